@@ -1,0 +1,14 @@
+//! lakelog: an embeddable, event-sourced, log-structured metadata store.
+#![forbid(unsafe_code)]
+
+#[doc(hidden)]
+pub mod backends;
+#[doc(hidden)]
+pub mod env;
+#[doc(hidden)]
+pub mod event;
+#[doc(hidden)]
+pub mod log;
+mod types;
+
+pub use types::*;

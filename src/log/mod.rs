@@ -1,0 +1,111 @@
+//! The log: the truth of the store (laws 1 to 3, 6 and 7).
+//!
+//! Owns frames, segments, manifest, lock, recovery. Payloads are opaque bytes: what they mean is
+//! the business of `event`. A log gives one order: it appends whole batches at an expected head and
+//! reads from a position; who may append what is decided by the committer before.
+
+mod error;
+mod files;
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+pub use error::LogError;
+use tokio::sync::watch;
+
+use crate::types::{Digest, Hash, LogId, Position, Salt, Timestamp};
+
+/// The version of the log's on-disk format that this crate writes. It is hashed into the chain's origin.
+pub const LOG_FORMAT: u32 = 1;
+
+/// The end of a log, or any other place in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The last position.
+    pub position: Position,
+    /// Its recorded time; `Timestamp(0)` before the first transaction.
+    pub time: Timestamp,
+    /// The chain hash at it.
+    pub chain: Hash,
+}
+
+/// One transaction on its way into the log: everything but its place.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Recorded time. Never below that of the transaction before it: the committer sees to it.
+    pub time: Timestamp,
+    /// The secret that is hashed with the payload.
+    pub salt: Salt,
+    /// `Digest::of(salt, payload)`, computed on the caller's side.
+    pub digest: Digest,
+    /// The encoded transaction.
+    pub payload: Bytes,
+}
+
+/// One transaction as the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its place in the order.
+    pub position: Position,
+    /// Recorded time.
+    pub time: Timestamp,
+    /// The chain hash at it, verified against the frame before when read in order.
+    pub chain: Hash,
+    /// Digest of the original payload; with the salt it was computed with, or without one where
+    /// bytes were erased.
+    pub proof: Proof,
+    /// The encoded transaction; where bytes were erased, what is left of it.
+    pub payload: Bytes,
+}
+
+/// How a frame proves its payload to the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The payload is whole: its digest follows from the salt.
+    Salted(Salt),
+    /// Bytes of the payload were erased: the digest of the original stands here instead of a salt.
+    Erased(Digest),
+}
+
+/// Frames in order. After an error it is exhausted.
+pub type Frames<'a> = Box<dyn Iterator<Item = Result<Frame, LogError>> + Send + 'a>;
+
+/// An ordered log of transactions, narrow enough that a table in Postgres, DynamoDB or a stream in
+/// NATS JetStream can stand behind it.
+///
+/// All calls may block on I/O. One thread appends (the committer); any thread reads.
+pub trait Log: Debug + Send + Sync {
+    /// The identity of the log.
+    fn id(&self) -> LogId;
+
+    /// The last appended transaction, synced or not.
+    fn head(&self) -> Head;
+
+    /// Appends a batch at positions `expected + 1 ..` and returns the new head with the chain hash
+    /// of each. All of the batch is appended or, as far as any reader can see, none of it.
+    ///
+    /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing
+    /// appended, and the same call may succeed later; any failed write latches the log (law 6) and
+    /// is `DurabilityUnknown`; after that `Latched`.
+    fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError>;
+
+    /// Makes everything appended durable, publishes it to readers in other processes, and returns
+    /// the synced position. A failure latches the log.
+    fn sync(&self) -> Result<Position, LogError>;
+
+    /// Transactions from `from` to the synced position as it is when the call is made.
+    ///
+    /// Errors: `BelowFloor` when `from` was trimmed, `AboveHead` when it lies more than one above
+    /// the synced position; `Corrupt` from the iterator where frames are damaged.
+    fn read(&self, from: Position) -> Result<Frames<'_>, LogError>;
+
+    /// The synced position, and a way to wait until it moves.
+    fn follow(&self) -> watch::Receiver<Position>;
+
+    /// The oldest readable state: transactions above it can be read.
+    fn floor(&self) -> Position;
+
+    /// Forgets transactions at or below `floor`, as far as whole sealed segments allow, and returns
+    /// the floor reached. The caller has made sure that the state at `floor` is kept elsewhere.
+    fn trim(&self, floor: Position) -> Result<Position, LogError>;
+}

@@ -1,0 +1,20 @@
+//! The vocabulary that every room speaks: ids, keys, limits, stamps, entries, errors.
+//!
+//! Owns plain values without behaviour beyond encoding and ordering. Knows no file, no clock, no
+//! thread, and imports nothing from the rest of the crate.
+
+mod entry;
+mod error;
+mod ids;
+mod key;
+mod limits;
+mod slice;
+mod stamp;
+
+pub use entry::{Entry, Page};
+pub use error::{Error, ErrorKind, Result};
+pub use ids::{Digest, Hash, LogId, Position, Salt, Timestamp};
+pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};
+pub use limits::Limits;
+pub use slice::Slice;
+pub use stamp::{ProjectionVersion, Stamp};
