@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration tests: one binary, so that the crate is linked once.
+
+mod proto;
