@@ -9,6 +9,8 @@ pub mod env;
 pub mod event;
 #[doc(hidden)]
 pub mod log;
+#[doc(hidden)]
+pub mod migrate;
 mod types;
 
 pub use types::*;
