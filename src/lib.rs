@@ -10,6 +10,8 @@ pub mod event;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
+pub mod migrate;
+#[doc(hidden)]
 pub mod projection;
 mod types;
 
