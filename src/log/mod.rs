@@ -4,14 +4,32 @@
 //! the business of `event`. A log gives one order: it appends whole batches at an expected head and
 //! reads from a position; who may append what is decided by the committer before.
 
+mod apply;
 mod error;
-mod files;
+mod format;
+mod manifest;
+mod reader;
+mod recovery;
+mod segment;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod window;
+mod writer;
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
 pub use error::LogError;
+pub use manifest::SegmentEntry;
+pub use reader::LogFiles;
+pub use recovery::{Plan, Problem, plan};
+pub use segment::SegmentId;
+pub use settings::{DirLock, LogSettings};
+pub use stream::{Check, FrameStream};
 use tokio::sync::watch;
+pub use writer::FileLog;
 
 use crate::types::{Digest, Hash, LogId, Position, Salt, Timestamp};
 
@@ -49,7 +67,7 @@ pub struct Frame {
     pub position: Position,
     /// Recorded time.
     pub time: Timestamp,
-    /// The chain hash at it, verified against the frame before when read in order.
+    /// The chain hash at it. Readers verify it against the frame before where they are asked to.
     pub chain: Hash,
     /// Digest of the original payload; with the salt it was computed with, or without one where
     /// bytes were erased.
@@ -81,8 +99,7 @@ pub trait Log: Debug + Send + Sync {
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
-    /// Appends a batch at positions `expected + 1 ..` and returns the new head with the chain hash
-    /// of each. All of the batch is appended or, as far as any reader can see, none of it.
+    /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
     /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing
     /// appended, and the same call may succeed later; any failed write latches the log (law 6) and
