@@ -13,6 +13,8 @@ pub mod log;
 pub mod migrate;
 #[doc(hidden)]
 pub mod projection;
+mod store;
 mod types;
 
+pub use store::*;
 pub use types::*;

@@ -119,6 +119,14 @@ pub trait Log: Debug + Send + Sync {
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
 
+    /// Does a bounded piece of background work that appends should not have to wait for, such as
+    /// preparing a spare segment. Called from time to time, by another thread than the committer.
+    fn upkeep(&self) -> Result<(), LogError>;
+
+    /// Syncs, leaves a durable mark, refuses further calls and gives the lock back. Dropping the log
+    /// instead is like a kill. Errors as [`Log::sync`].
+    fn close(&self) -> Result<(), LogError>;
+
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;
 

@@ -21,7 +21,7 @@ use super::stream::Source;
 use super::window::{SegmentReader, Slot, locate};
 use super::{Head, LogError};
 use crate::env::{Env, OpenMode};
-use crate::types::{Position, Timestamp};
+use crate::types::{LogId, Position, Timestamp};
 
 /// Something wrong with the log's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,13 +219,15 @@ fn examine(reader: &mut SegmentReader, before: Head) -> Result<Examined, LogErro
 ///
 /// Damage is in [`Plan::problems`]. Errors: `NotFound`, `NewerFormat`, `Corrupt` when there is no valid
 /// manifest to plan from, `Io`.
-pub fn plan(env: &Env, dir: &Path, known: Option<Position>) -> Result<Plan, LogError> {
+pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<Plan, LogError> {
     let span = tracing::info_span!("recovery", path = %dir.display());
     let _entered = span.enter();
     let fs = env.fs.as_ref();
     let loaded = manifest::load(fs, dir)?;
     let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
     let mut manifest = loaded.manifest.clone();
+    // Another log's state says nothing about this one.
+    let known = known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, position)| position);
     let mut problems = Vec::new();
     for index in 0..manifest.segments.len() - 1 {
         problems.extend(check_sealed(&source, &manifest, index)?);
@@ -236,7 +238,7 @@ pub fn plan(env: &Env, dir: &Path, known: Option<Position>) -> Result<Plan, LogE
     let examined = loop {
         let index = manifest.segments.len() - 1;
         let (entry, before) = (*manifest.active(), manifest.before(index));
-        let last = promise.max(known.unwrap_or_default());
+        let last = promise.max(known);
         let opened = source.open(manifest.log_id, &entry, before, OpenMode::Read, last.max(entry.first));
         let mut reader = match opened.map_err(Problem::from_error) {
             Ok((file, _)) => SegmentReader::new(file, entry.id.path(dir), entry.tag)?,
@@ -288,7 +290,7 @@ pub fn plan(env: &Env, dir: &Path, known: Option<Position>) -> Result<Plan, LogE
             }
         }
     };
-    let promise = promise.max(known.unwrap_or_default());
+    let promise = promise.max(known);
     let mut plan = Plan {
         dir: dir.to_path_buf(),
         end: FRAMES_AT,

@@ -53,7 +53,8 @@ pub struct FileLog {
     spare: Mutex<Option<Spare>>,
     spare_wanted: watch::Sender<bool>,
     milestones: Arc<Milestones>,
-    _lock: DirLock,
+    /// Held until the log is closed or dropped.
+    lock: Mutex<Option<DirLock>>,
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +130,7 @@ impl FileLog {
     }
 
     /// Opens a log for writing: plans the recovery, and carries it out when no damage stands against it.
-    /// `known` is a position that derived state was stamped with: the log must reach it.
+    /// `known` is what derived state was stamped with: the log of that id must reach that position.
     ///
     /// Errors: `NotFound`, `NewerFormat`, `Corrupt`, `NoSpace`, `InvalidSetting`, `Io`.
     pub fn open(
@@ -137,7 +138,7 @@ impl FileLog {
         lock: DirLock,
         dir: &Path,
         settings: LogSettings,
-        known: Option<Position>,
+        known: Option<(LogId, Position)>,
     ) -> Result<FileLog, LogError> {
         settings.check()?;
         let plan = recovery::plan(&env, dir, known)?;
@@ -178,7 +179,7 @@ impl FileLog {
             spare: Mutex::new(None),
             spare_wanted: watch::Sender::new(true),
             milestones: Arc::new(Milestones::default()),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -198,20 +199,6 @@ impl FileLog {
     /// Whether [`FileLog::prepare_spare`] has something to do, and a way to wait for it.
     pub fn spare_wanted(&self) -> watch::Receiver<bool> {
         self.spare_wanted.subscribe()
-    }
-
-    /// Syncs, leaves a durable mark and refuses further calls. Dropping the log instead is like a kill.
-    ///
-    /// Errors: as [`Log::sync`].
-    pub fn close(&self) -> Result<(), LogError> {
-        self.sync()?;
-        let mut writer = self.writer.lock();
-        writer.check()?;
-        let synced = self.view.lock().synced;
-        let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
-        closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
-        writer.state = State::Closed;
-        Ok(())
     }
 
     /// The state at the synced position.
@@ -364,6 +351,22 @@ impl Writer {
 }
 
 impl Log for FileLog {
+    fn upkeep(&self) -> Result<(), LogError> {
+        self.prepare_spare()
+    }
+
+    fn close(&self) -> Result<(), LogError> {
+        self.sync()?;
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let synced = self.view.lock().synced;
+        let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
+        closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        writer.state = State::Closed;
+        *self.lock.lock() = None;
+        Ok(())
+    }
+
     fn id(&self) -> LogId {
         self.id
     }
