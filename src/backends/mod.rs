@@ -10,6 +10,8 @@ mod error;
 mod forward;
 mod memory;
 mod readable;
+#[cfg(feature = "sled")]
+mod sled;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,6 +19,8 @@ use std::pin::Pin;
 
 pub use error::BackendError;
 pub use memory::MemoryBackend;
+#[cfg(feature = "sled")]
+pub use sled::{SledBackend, SledSettings};
 
 use crate::types::{Page, Position, Slice, Stamp};
 
