@@ -12,6 +12,8 @@ mod reader;
 mod recovery;
 mod segment;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod stream;
 #[cfg(test)]
 mod tests;

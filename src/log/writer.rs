@@ -151,7 +151,6 @@ impl FileLog {
         settings.check()?;
         let recovered = plan.apply(&env, &settings)?;
         let active = *recovered.manifest.active();
-        let first_time = (recovered.head.position >= active.first).then_some(recovered.first_time);
         Ok(FileLog {
             id: recovered.manifest.log_id,
             writer: Mutex::new(Writer {
@@ -161,7 +160,7 @@ impl FileLog {
                 tag: active.tag,
                 size: recovered.size,
                 end: recovered.end,
-                first_time,
+                first_time: recovered.first_time,
                 slot: recovered.slot,
                 buffer: Vec::new(),
                 state: State::Open,

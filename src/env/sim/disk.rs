@@ -195,6 +195,14 @@ impl Disk {
     }
 
     pub fn create_dir(&mut self, path: &Path) {
+        // Entries are known by path, so what is synced inside the new directory must not fall with the removal
+        // of an old one of the same name: that removal counts as synced.
+        let (same, others) = std::mem::take(&mut self.unsynced)
+            .into_iter()
+            .partition(|(change, _)| matches!(change, Change::Unlink(gone) if gone == path));
+        self.unsynced = others;
+        let same: Vec<(Change, Option<Node>)> = same;
+        same.iter().for_each(|(change, moved)| change.apply(&mut self.durable, *moved));
         self.change(Change::Link(path.to_path_buf(), Node::Dir));
     }
 
