@@ -199,16 +199,26 @@ impl FileLog {
         self.spare_wanted.subscribe()
     }
 
-    /// Syncs, leaves a durable mark and refuses further calls. Dropping the log instead is like a kill.
+    /// Syncs, leaves the promise durably behind the last frame and in the manifest, and refuses further calls.
+    /// Dropping the log instead is like a kill.
     ///
     /// Errors: as [`Log::sync`].
     pub fn close(&self) -> Result<(), LogError> {
         self.sync()?;
         let mut writer = self.writer.lock();
         writer.check()?;
-        let synced = self.view.lock().synced;
+        let View { synced, manifest, .. } = self.view.lock().clone();
         let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
         closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        // A second witness far from the first: one lost block at the tail cannot take both.
+        if manifest.promise < synced.position {
+            let promised = Manifest {
+                generation: manifest.generation + 1,
+                promise: synced.position,
+                ..Manifest::clone(&manifest)
+            };
+            self.store_manifest(&mut writer, promised)?;
+        }
         writer.state = State::Closed;
         Ok(())
     }
@@ -321,6 +331,18 @@ impl FileLog {
         self.synced.send_replace(head.position);
         self.spare_wanted.send_replace(true);
         tracing::debug!(segment = %next.id, first = %next.first, "segment begun");
+        Ok(())
+    }
+
+    /// Writes the older slot and shows the manifest to readers; latches when that fails.
+    fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
+        let slot = 1 - writer.slot;
+        if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &manifest) {
+            let View { head, synced, .. } = self.view.lock().clone();
+            return Err(writer.latch(io_of(error), synced.position.next(), head.position));
+        }
+        writer.slot = slot;
+        self.view.lock().manifest = Arc::new(manifest);
         Ok(())
     }
 
@@ -462,12 +484,7 @@ impl Log for FileLog {
             trimmed.promise = synced.position;
             trimmed.floor = manifest.before(gone);
             trimmed.segments.drain(..gone);
-            let slot = 1 - writer.slot;
-            if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &trimmed) {
-                return Err(writer.latch(io_of(error), synced.position.next(), self.head().position));
-            }
-            writer.slot = slot;
-            self.view.lock().manifest = Arc::new(trimmed);
+            self.store_manifest(&mut writer, trimmed)?;
         }
         drop(writer);
         let manifest = self.view.lock().manifest.clone();
