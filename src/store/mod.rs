@@ -25,6 +25,8 @@ mod transaction;
 
 #[cfg(test)]
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
