@@ -1,1 +1,3 @@
+//! The `lakelog` command.
+
 fn main() {}
