@@ -1,1 +1,6 @@
-fn main() {}
+//! The one integration binary: linked once, one module a topic.
+
+// Helpers of tests are tests too; Clippy only knows functions marked `#[test]`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod tidy;
