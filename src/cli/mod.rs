@@ -6,5 +6,8 @@
 
 pub mod bytes;
 pub mod context;
+pub mod drive;
+pub mod lines;
+pub mod operations;
 pub mod output;
 pub mod progress;
