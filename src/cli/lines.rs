@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cli::bytes::Name;
+    use crate::cli::text::Name;
 
     #[test]
     fn a_line_is_a_transaction() {

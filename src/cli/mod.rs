@@ -4,10 +4,11 @@
 //! not decide: verbs call the store, the log's files or a migration and print what they get. Scripts hang on names, JSON
 //! members and exit codes; text for people may change.
 
-pub mod bytes;
 pub mod context;
 pub mod drive;
 pub mod lines;
 pub mod operations;
 pub mod output;
 pub mod progress;
+pub mod text;
+pub mod transactions;

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::types::{Digest, Position, Result};
 
-use super::bytes::{self, Base64, Name};
+use super::text::{self, Base64, Name};
 
 /// One operation of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -132,7 +132,7 @@ impl ConditionArgs {
     ///
     /// # Errors
     ///
-    /// As [`bytes::parse_value`].
+    /// As [`text::parse_value`].
     pub fn condition(&self, hex: bool) -> Result<Option<Condition>> {
         Ok(if self.if_absent {
             Some(Condition::Absent)
@@ -141,7 +141,7 @@ impl ConditionArgs {
         } else if let Some(version) = self.if_version {
             Some(Condition::Version(Position(version)))
         } else if let Some(value) = &self.if_value {
-            Some(Condition::Value(bytes::parse_value(value, hex)?))
+            Some(Condition::Value(text::parse_value(value, hex)?))
         } else {
             None
         })
