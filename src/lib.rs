@@ -12,6 +12,8 @@ pub mod env;
 pub mod event;
 #[doc(hidden)]
 pub mod log;
+#[doc(hidden)]
+pub mod projection;
 mod types;
 
 pub use types::*;

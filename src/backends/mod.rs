@@ -3,13 +3,17 @@
 //! A backend is a cache to us (law 8): it holds what was projected up to a stamp and may be dropped
 //! and rebuilt at any time. It knows ordered bytes and versions, no partitions, no events, no log.
 
+mod checked;
 mod error;
+mod memory;
+mod readable;
 
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
 pub use error::BackendError;
+pub use memory::MemoryBackend;
 
 use crate::types::{Page, Position, Slice, Stamp};
 
@@ -67,6 +71,8 @@ pub struct Usage {
 ///   operations apply first.)
 /// - **Readable positions** are the position of the current stamp and every position named by the
 ///   last [`Backend::retain`] or as `keep` of a write since. Reading at any other is `Unreadable`.
+///   Without a stamp the current position is [`Position::ZERO`], where everything is absent. A position
+///   that was let go does not become readable again by being named.
 /// - **Damage** is an error, never an absent key and never a panic: `Corrupt` names what is damaged.
 /// - Futures of local backends may block for one page of I/O; a caller that minds runs them on a
 ///   blocking thread.

@@ -1,1 +1,27 @@
-//! .
+//! Projection: from events to key/value writes, index entries, and the live view over them.
+//!
+//! Owns the pure middle of the store: what an event writes ([`WriteSet`]), what the indexes add, the
+//! multi-version memtable, the view of memtables over a base, scans at one position, and the stream
+//! of changes that a checkpoint writes. Touches no file, clock or thread; positions and times arrive
+//! as arguments. The only I/O is a read of the base through its trait.
+
+mod changes;
+mod index;
+mod memtable;
+mod pins;
+mod project;
+mod ranges;
+mod scan;
+mod view;
+mod write_set;
+
+pub use changes::changes;
+pub use index::{Index, IndexEntry, IndexSet, UsersByEmail};
+pub use memtable::{Found, Memtable};
+pub use pins::{Pin, Pins};
+pub use project::{
+    OWN_PARTITIONS, REQUESTS, REQUESTS_BY_TIME, Remembered, decode_request_time_key, project_events, project_request,
+};
+pub use scan::Scanner;
+pub use view::{Layers, View};
+pub use write_set::{Write, WriteSet};

@@ -1,6 +1,7 @@
-//! The one integration binary: linked once, one module a topic.
+//! The integration tests: one binary, linked once, one module a topic.
 
 // Helpers of tests are tests too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod proto;
 mod tidy;

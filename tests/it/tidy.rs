@@ -294,8 +294,8 @@ fn crates_stay_in_their_rooms() {
     let mut sled_files = Vec::new();
     for file in sources("src") {
         let code = code_of(&file.text);
-        if code.contains("prost") && file.folder() != Some("event") {
-            faults.push(format!("{}: protobuf belongs to src/event", file.path));
+        if code.contains("generated::") && file.folder() != Some("event") {
+            faults.push(format!("{}: the generated messages belong to src/event", file.path));
         }
         if code.contains("std::fs") && !file.is_test() && !matches!(file.folder(), Some("env" | "cli")) {
             faults.push(format!("{}: files are reached through src/env", file.path));

@@ -1,0 +1,115 @@
+//! [`Transaction`] and [`Event`]: what happened, as plain data.
+//!
+//! Knows nothing of how it is encoded; that is `encode`, `decode` and `upcast`.
+
+use bytes::Bytes;
+
+use crate::types::{Digest, Timestamp};
+
+/// One transaction as recorded: who changed what, why, and the events in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// Who did it. Never empty in what this version writes.
+    pub actor: String,
+    /// Why, when it was said.
+    pub reason: Option<String>,
+    /// The request that it answers, when the caller gave an id.
+    pub request: Option<Request>,
+    /// What happened. Range deletes apply first, in order, then key writes, each key once.
+    pub events: Vec<Event>,
+}
+
+impl Transaction {
+    /// The first event that this version must understand and does not. A store that finds one
+    /// applies nothing from there on.
+    pub fn unsupported(&self) -> Option<&UnknownEvent> {
+        self.events.iter().find_map(|event| match event {
+            Event::Unknown(unknown) if !unknown.ignorable => Some(unknown),
+            _ => None,
+        })
+    }
+}
+
+/// A request id with what is remembered of its outcome (law 10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The caller's id.
+    pub id: String,
+    /// Digest of the command's canonical arguments, from the caller.
+    pub digest: Digest,
+    /// The answer to give when the request comes again; at most 4 KiB, no secrets.
+    pub answer: Bytes,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A key got a value.
+    Set {
+        /// The partition.
+        partition: Bytes,
+        /// The key.
+        key: Bytes,
+        /// The new value, possibly empty.
+        value: Bytes,
+    },
+    /// A key was deleted, whether or not it existed.
+    Delete {
+        /// The partition.
+        partition: Bytes,
+        /// The key.
+        key: Bytes,
+    },
+    /// Every key of a partition that begins with a prefix was deleted.
+    DeleteRange {
+        /// The partition.
+        partition: Bytes,
+        /// The prefix; empty is the whole partition.
+        prefix: Bytes,
+    },
+    /// Remembered requests reached the end of their retention.
+    RequestsExpired {
+        /// What is forgotten: the recorded time of each request's transaction, and its id.
+        requests: Vec<(Timestamp, String)>,
+    },
+    /// An event of a kind or version that this reader does not know, kept as it was.
+    Unknown(UnknownEvent),
+}
+
+impl Event {
+    /// The name of the kind, as the command line prints it.
+    pub fn kind_name(&self) -> &'static str {
+        match self {
+            Event::Set { .. } => "set",
+            Event::Delete { .. } => "delete",
+            Event::DeleteRange { .. } => "delete_range",
+            Event::RequestsExpired { .. } => "requests_expired",
+            Event::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// An event that a newer version wrote. Its bytes are kept, exported and dumped unchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownEvent {
+    /// The number of its kind.
+    pub kind: u32,
+    /// The version of its encoding, counted from 0 within the kind.
+    pub version: u32,
+    /// Whether a reader may go on without understanding it.
+    pub ignorable: bool,
+    /// The oldest lakelog that understands it, as `major * 1_000_000 + minor * 1_000 + patch`; 0 is
+    /// every lakelog.
+    pub minimum_reader: u32,
+    /// Its encoding.
+    pub body: Bytes,
+}
+
+impl UnknownEvent {
+    /// The oldest lakelog that understands the event, as its version is written: `0.3.1`.
+    pub fn minimum_reader_version(&self) -> String {
+        let version = self.minimum_reader;
+        format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+    }
+}
