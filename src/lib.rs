@@ -13,7 +13,11 @@ pub mod event;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
+pub mod migrate;
+#[doc(hidden)]
 pub mod projection;
+mod store;
 mod types;
 
+pub use store::*;
 pub use types::*;

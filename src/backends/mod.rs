@@ -4,7 +4,10 @@
 //! and rebuilt at any time. It knows ordered bytes and versions, no partitions, no events, no log.
 
 mod checked;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
+mod forward;
 mod memory;
 mod readable;
 

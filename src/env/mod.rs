@@ -58,6 +58,7 @@ pub enum OpenMode {
 }
 
 /// An open file. All access names its offset, so one handle serves many threads.
+#[expect(clippy::len_without_is_empty, reason = "asking for the size is an access that may fail")]
 pub trait File: Debug + Send + Sync {
     /// Reads at an offset; fewer bytes than asked for only at the end of the file or on a short read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

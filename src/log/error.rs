@@ -1,7 +1,7 @@
 //! What can go wrong in the log, each with what a message needs to name.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -126,6 +126,12 @@ pub enum LogError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A setting cannot be used.
+    #[error("the setting cannot be used, {detail}")]
+    InvalidSetting {
+        /// Which one, and its bounds.
+        detail: String,
+    },
     /// Any other failed file access.
     #[error("{action} failed, path=`{}`", path.display())]
     Io {
@@ -145,7 +151,9 @@ impl LogError {
         match self {
             LogError::NotFound { .. } | LogError::BelowFloor { .. } => ErrorKind::NotFound,
             LogError::Exists { .. } | LogError::HeadMoved { .. } => ErrorKind::Conflict,
-            LogError::AboveHead { .. } | LogError::InvalidDraft { .. } => ErrorKind::Invalid,
+            LogError::AboveHead { .. } | LogError::InvalidDraft { .. } | LogError::InvalidSetting { .. } => {
+                ErrorKind::Invalid
+            }
             LogError::Corrupt { .. } => ErrorKind::Corrupt,
             LogError::DurabilityUnknown { .. } => ErrorKind::Unknown,
             LogError::Latched { .. } | LogError::Closed => ErrorKind::Closed,
@@ -161,5 +169,16 @@ impl LogError {
 impl From<LogError> for Error {
     fn from(error: LogError) -> Error {
         Error::new(error.kind(), error.to_string()).with_source(error)
+    }
+}
+
+/// Says of a failed file access what was tried and where.
+pub(super) trait IoAt<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, LogError>;
+}
+
+impl<T> IoAt<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, LogError> {
+        self.map_err(|source| LogError::Io { action, path: path.to_path_buf(), source })
     }
 }

@@ -4,14 +4,32 @@
 //! the business of `event`. A log gives one order: it appends whole batches at an expected head and
 //! reads from a position; who may append what is decided by the committer before.
 
+mod apply;
 mod error;
-mod files;
+mod format;
+mod manifest;
+mod reader;
+mod recovery;
+mod segment;
+mod settings;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod window;
+mod writer;
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
 pub use error::LogError;
+pub use manifest::SegmentEntry;
+pub use reader::LogFiles;
+pub use recovery::{Plan, Problem, plan};
+pub use segment::SegmentId;
+pub use settings::{DirLock, LogSettings};
+pub use stream::{Check, FrameStream};
 use tokio::sync::watch;
+pub use writer::FileLog;
 
 use crate::types::{Digest, Hash, LogId, Position, Salt, Timestamp};
 
@@ -49,7 +67,7 @@ pub struct Frame {
     pub position: Position,
     /// Recorded time.
     pub time: Timestamp,
-    /// The chain hash at it, verified against the frame before when read in order.
+    /// The chain hash at it. Readers verify it against the frame before where they are asked to.
     pub chain: Hash,
     /// Digest of the original payload; with the salt it was computed with, or without one where
     /// bytes were erased.
@@ -81,8 +99,7 @@ pub trait Log: Debug + Send + Sync {
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
-    /// Appends a batch at positions `expected + 1 ..` and returns the new head with the chain hash
-    /// of each. All of the batch is appended or, as far as any reader can see, none of it.
+    /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
     /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing
     /// appended, and the same call may succeed later; any failed write latches the log (law 6) and
@@ -101,6 +118,14 @@ pub trait Log: Debug + Send + Sync {
 
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
+
+    /// Does a bounded piece of background work that appends should not have to wait for, such as
+    /// preparing a spare segment. Called from time to time, by another thread than the committer.
+    fn upkeep(&self) -> Result<(), LogError>;
+
+    /// Syncs, leaves a durable mark, refuses further calls and gives the lock back. Dropping the log
+    /// instead is like a kill. Errors as [`Log::sync`].
+    fn close(&self) -> Result<(), LogError>;
 
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;

@@ -57,6 +57,24 @@ impl IndexSet {
         IndexSet::new(vec![Arc::new(UsersByEmail)])
     }
 
+    /// These and one more.
+    #[must_use]
+    pub fn with(mut self, index: Arc<dyn Index>) -> IndexSet {
+        self.indexes.push(index);
+        self
+    }
+
+    /// Those whose name passes.
+    #[must_use]
+    pub fn only(&self, passes: impl Fn(&str) -> bool) -> IndexSet {
+        IndexSet { indexes: self.indexes.iter().filter(|index| passes(index.name())).cloned().collect() }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.indexes.is_empty()
+    }
+
     /// Names and versions, sorted by name.
     pub fn versions(&self) -> Vec<ProjectionVersion> {
         let mut versions: Vec<_> = self
@@ -66,11 +84,6 @@ impl IndexSet {
             .collect();
         versions.sort();
         versions
-    }
-
-    /// The index of that name.
-    pub fn named(&self, name: &str) -> Option<&Arc<dyn Index>> {
-        self.indexes.iter().find(|index| index.name() == name)
     }
 
     /// Whether some index covers the encoded key: its old value is then needed to write it.

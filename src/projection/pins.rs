@@ -12,7 +12,14 @@ use crate::types::Position;
 #[derive(Debug, Default)]
 pub struct Pins {
     published: AtomicU64,
-    pinned: Mutex<BTreeMap<Position, usize>>,
+    pinned: Mutex<Pinned>,
+}
+
+#[derive(Debug, Default)]
+struct Pinned {
+    readers: BTreeMap<Position, usize>,
+    /// Where layers in use read their base.
+    bases: BTreeMap<Position, usize>,
 }
 
 /// A position that stays readable until this is dropped.
@@ -20,6 +27,7 @@ pub struct Pins {
 pub struct Pin {
     pins: Arc<Pins>,
     position: Position,
+    base: bool,
 }
 
 impl Pins {
@@ -34,30 +42,36 @@ impl Pins {
         self.published.store(position.0, Ordering::Release);
     }
 
-    /// Pins the published position. Under the same lock that [`Pins::pinned`] takes, so a checkpoint
-    /// that asks after its freeze knows every reader below it.
+    /// Pins the published position for a reader. Under the same lock that [`Pins::pinned`] takes, so
+    /// a checkpoint that asks after its freeze knows every reader below it.
     pub fn pin(self: &Arc<Pins>) -> Pin {
         let mut pinned = self.pinned.lock();
         let position = self.published();
-        *pinned.entry(position).or_default() += 1;
-        Pin { pins: self.clone(), position }
+        *pinned.readers.entry(position).or_default() += 1;
+        Pin { pins: self.clone(), position, base: false }
     }
 
-    /// Pins a given position, which the caller knows to be readable still.
-    pub fn pin_at(self: &Arc<Pins>, position: Position) -> Pin {
-        *self.pinned.lock().entry(position).or_default() += 1;
-        Pin { pins: self.clone(), position }
+    /// Pins the position of a base for the layers that read it there.
+    pub(super) fn pin_base(self: &Arc<Pins>, position: Position) -> Pin {
+        *self.pinned.lock().bases.entry(position).or_default() += 1;
+        Pin { pins: self.clone(), position, base: true }
     }
 
-    /// The pinned positions, ascending.
-    pub fn pinned(&self) -> Vec<Position> {
-        self.pinned.lock().keys().copied().collect()
-    }
-
-    /// The lowest pinned position, the published one when none is pinned.
-    pub fn oldest(&self) -> Position {
+    /// The pinned positions below `below`, ascending, each once.
+    pub fn pinned(&self, below: Position) -> Vec<Position> {
         let pinned = self.pinned.lock();
-        pinned.keys().next().copied().unwrap_or_else(|| self.published())
+        let all = pinned.readers.keys().chain(pinned.bases.keys()).copied();
+        // Position zero is the empty state: nothing has to be kept for its readers.
+        let mut positions: Vec<Position> = all.filter(|&at| at > Position::ZERO && at < below).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
+    /// The lowest position that a reader has pinned, the published one when there is none.
+    pub fn oldest_reader(&self) -> Position {
+        let pinned = self.pinned.lock();
+        pinned.readers.keys().next().copied().unwrap_or_else(|| self.published())
     }
 }
 
@@ -70,18 +84,27 @@ impl Pin {
 
 impl Clone for Pin {
     fn clone(&self) -> Pin {
-        self.pins.pin_at(self.position)
+        let mut pinned = self.pins.pinned.lock();
+        *pinned.of(self.base).entry(self.position).or_default() += 1;
+        Pin { pins: self.pins.clone(), position: self.position, base: self.base }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pinned = self.pins.pinned.lock();
-        if let Some(count) = pinned.get_mut(&self.position) {
+        let counts = pinned.of(self.base);
+        if let Some(count) = counts.get_mut(&self.position) {
             *count -= 1;
             if *count == 0 {
-                pinned.remove(&self.position);
+                counts.remove(&self.position);
             }
         }
+    }
+}
+
+impl Pinned {
+    fn of(&mut self, base: bool) -> &mut BTreeMap<Position, usize> {
+        if base { &mut self.bases } else { &mut self.readers }
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::memtable::{Found, Memtable};
 use super::pins::{Pin, Pins};
+use super::write_set::WriteSet;
 use crate::backends::{Backend, BackendError};
 use crate::types::{Position, Slice};
 
@@ -41,7 +42,7 @@ impl View {
     /// A view over a base that holds the state at `base_position`, with one empty memtable.
     pub fn new(base: Arc<dyn Backend>, base_position: Position, pins: Arc<Pins>) -> View {
         let tables = vec![Arc::new(Memtable::new(base_position))];
-        let base_pin = pins.pin_at(base_position);
+        let base_pin = pins.pin_base(base_position);
         let layers = Layers { generation: 0, tables, base, base_position, _base_pin: base_pin };
         View { layers: ArcSwap::from_pointee(layers), replacing: Mutex::new(()), pins }
     }
@@ -61,9 +62,20 @@ impl View {
     pub fn freeze(&self, head: Position) {
         let _replacing = self.replacing.lock();
         let layers = self.layers.load();
+        if layers.active().floor() == head {
+            // Nothing was written since the last freeze, so there is no position to stamp with.
+            return;
+        }
         let mut tables = layers.tables.clone();
         tables.insert(0, Arc::new(Memtable::new(head)));
         self.swap(&layers, tables, layers.base_position);
+    }
+
+    /// Inserts entries at a position that was published long ago: those of an index that is being
+    /// built. Never races a freeze, so they are in a memtable that a checkpoint will still write.
+    pub fn insert_late(&self, position: Position, set: &WriteSet) {
+        let _replacing = self.replacing.lock();
+        self.layers.load().active().insert(position, set);
     }
 
     /// Drops the memtables that a checkpoint has brought into the base, which now stands at
@@ -77,7 +89,7 @@ impl View {
     }
 
     fn swap(&self, layers: &Layers, tables: Vec<Arc<Memtable>>, base_position: Position) {
-        let base_pin = self.pins.pin_at(base_position);
+        let base_pin = self.pins.pin_base(base_position);
         let generation = layers.generation + 1;
         let layers = Layers { generation, tables, base: layers.base.clone(), base_position, _base_pin: base_pin };
         self.layers.store(Arc::new(layers));

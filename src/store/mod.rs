@@ -1,1 +1,37 @@
-//! .
+//! The store: the facade, the commit loop, checkpoints, recovery of the views.
+//!
+//! The only place where log, projection and backends meet. Order of a change (law 2): decide on the
+//! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
+
+mod batch;
+mod builder;
+mod checkpoint;
+mod committer;
+mod context;
+mod engine;
+mod facade;
+mod indexing;
+mod lane;
+mod open;
+mod prepare;
+mod reader;
+mod recent;
+mod requests;
+mod settings;
+mod stats;
+mod submission;
+mod threads;
+mod transaction;
+
+#[cfg(test)]
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Predicate};
+pub use builder::Builder;
+pub use context::{Context, RequestId};
+pub use facade::{Committed, Store};
+pub use reader::{EntryStream, Reader, ScanOptions};
+pub use settings::{Durability, Settings};
+pub use stats::Stats;
+pub use transaction::{Answer, Tx};

@@ -1,6 +1,9 @@
 //! [`MemoryBackend`] on its own: what it drops, and that clones share.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::backends::conformance;
 use crate::types::{Hash, LogId};
 
 fn stamp(position: u64) -> Stamp {
@@ -25,6 +28,28 @@ async fn write(backend: &MemoryBackend, position: u64, keep: &[u64], changes: &[
     let keep: Vec<Position> = keep.iter().map(|&position| Position(position)).collect();
     let changes = Box::new(changes.iter().cloned().map(Ok));
     backend.write(&stamp(position), &keep, changes).await.unwrap();
+}
+
+#[tokio::test]
+async fn conforms() {
+    conformance::run_all(&MemoryBackend::new()).await;
+}
+
+#[tokio::test]
+async fn conforms_behind_an_arc_and_a_box() {
+    let shared: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    conformance::run_all(&shared).await;
+    let boxed: Box<dyn Backend> = Box::new(MemoryBackend::new());
+    conformance::run_all(&boxed).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn equals_the_model(seed: u64, steps in 1usize..40) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(conformance::compare_with_model(&MemoryBackend::new(), seed, steps));
+    }
 }
 
 #[tokio::test]

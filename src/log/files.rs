@@ -1,1 +1,0 @@
-//! The log in files: [`FileLog`] for the one writing process, [`LogFiles`] for readers beside it.

@@ -1,0 +1,154 @@
+//! [`LogFiles`]: reading a log's files beside the process that writes them, or after it.
+//!
+//! Takes no lock and changes nothing. Shows promised positions only: what lies behind the promise may be half
+//! written at any moment, so it is looked at again with the next [`LogFiles::refresh`], never judged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::format::{FRAMES_AT, FrameKind};
+use super::manifest::{self, Manifest, SegmentEntry};
+use super::stream::{self, Check, FrameStream, Milestones, Source};
+use super::window::{SegmentReader, Slot};
+use super::{Head, LogError};
+use crate::env::{Env, OpenMode};
+use crate::types::{LogId, Position, Timestamp};
+
+/// A log's files, open for reading.
+#[derive(Debug)]
+pub struct LogFiles {
+    source: Source,
+    dir: PathBuf,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    manifest: Arc<Manifest>,
+    /// The last whole frame that was passed, and where the next one begins in the active segment.
+    last: Head,
+    next_at: u64,
+    promise: Position,
+}
+
+impl LogFiles {
+    /// Opens the log in `dir` for reading.
+    ///
+    /// Errors: `NotFound`, `NewerFormat`, `Corrupt` when the manifest or the active segment's header is damaged,
+    /// `Io`.
+    pub fn open(env: &Env, dir: &Path) -> Result<LogFiles, LogError> {
+        let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Arc::new(Milestones::default()) };
+        let manifest = Arc::new(manifest::load(env.fs.as_ref(), dir)?.manifest);
+        let files =
+            LogFiles { source, dir: dir.to_path_buf(), seen: Mutex::new(Seen::at_active(manifest, Position::ZERO)) };
+        files.refresh()?;
+        Ok(files)
+    }
+
+    /// The identity of the log.
+    pub fn id(&self) -> LogId {
+        self.seen.lock().manifest.log_id
+    }
+
+    /// When the log was created.
+    pub fn created(&self) -> Timestamp {
+        self.seen.lock().manifest.created
+    }
+
+    /// The directory of the log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Looks for what was promised since, and gives the promised position. It never goes back.
+    ///
+    /// Errors: `Corrupt`, `Io`.
+    pub fn refresh(&self) -> Result<Position, LogError> {
+        let mut seen = self.seen.lock();
+        let manifest = manifest::load(self.source.fs.as_ref(), &self.dir)?.manifest;
+        if manifest != *seen.manifest {
+            let promise = seen.promise;
+            let same_active = manifest.active() == seen.manifest.active();
+            let fresh = Seen::at_active(Arc::new(manifest), promise);
+            match same_active {
+                true => seen.manifest = fresh.manifest,
+                false => *seen = fresh,
+            }
+        }
+        let index = seen.manifest.segments.len() - 1;
+        let (entry, before) = (*seen.manifest.active(), seen.manifest.before(index));
+        let (file, _) =
+            self.source.open(seen.manifest.log_id, &entry, before, OpenMode::Read, seen.promise.max(entry.first))?;
+        let mut reader = SegmentReader::new(file, entry.id.path(&self.dir), entry.tag)?;
+        seen.promise = seen.promise.max(seen.manifest.promise);
+        while let Slot::Frame(frame) = reader.slot(seen.next_at)? {
+            seen.promise = seen.promise.max(frame.header.promise);
+            // A mark may be overwritten, and after a seal only a new manifest leads on.
+            if frame.header.kind != FrameKind::Transaction || frame.header.position != seen.last.position.next() {
+                break;
+            }
+            self.source.milestones.pass(entry.id, frame.header.position, seen.next_at);
+            (seen.last, seen.next_at) = (frame.head(), frame.header.end());
+        }
+        Ok(seen.promise)
+    }
+
+    /// The promised state, as of the last refresh.
+    ///
+    /// Errors: `Corrupt`, `Io`; `AboveHead` when what was promised is missing.
+    pub fn head(&self) -> Result<Head, LogError> {
+        let seen = self.seen.lock().clone();
+        if seen.last.position == seen.promise {
+            return Ok(seen.last);
+        }
+        stream::head_at(&self.source, &seen.manifest, seen.promise, seen.promise)
+    }
+
+    /// The promised position, as of the last refresh.
+    pub fn synced(&self) -> Position {
+        self.seen.lock().promise
+    }
+
+    /// The oldest readable state.
+    pub fn floor(&self) -> Head {
+        self.seen.lock().manifest.floor
+    }
+
+    /// The segments, the active one last.
+    pub fn segments(&self) -> Vec<SegmentEntry> {
+        self.seen.lock().manifest.segments.clone()
+    }
+
+    /// Transactions from `from` to the promised position.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`; `Corrupt` from the iterator.
+    pub fn frames(&self, from: Position, check: Check) -> Result<FrameStream, LogError> {
+        let seen = self.seen.lock().clone();
+        FrameStream::new(self.source.clone(), seen.manifest, from, seen.promise, check)
+    }
+
+    /// The state at a position from the floor to the promised one.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    pub fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let seen = self.seen.lock().clone();
+        stream::head_at(&self.source, &seen.manifest, seen.promise, position)
+    }
+
+    /// The last promised transaction whose recorded time is not after `time`, or the floor.
+    ///
+    /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
+    pub fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let seen = self.seen.lock().clone();
+        stream::position_at(&self.source, &seen.manifest, seen.promise, time)
+    }
+}
+
+impl Seen {
+    fn at_active(manifest: Arc<Manifest>, promise: Position) -> Seen {
+        let last = manifest.before(manifest.segments.len() - 1);
+        Seen { manifest, last, next_at: FRAMES_AT, promise }
+    }
+}

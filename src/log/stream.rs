@@ -1,0 +1,276 @@
+//! [`FrameStream`]: transactions in order over all segments of a manifest.
+//!
+//! Used by the writer's process and by readers beside it alike; both hand in what is promised and
+//! never get more. Checks density, recorded time and the frame's own proofs on the way, the chain too
+//! when asked for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::format::{FRAMES_AT, FrameKind, SegmentHeader};
+use super::manifest::{Manifest, SegmentEntry};
+use super::segment::{self, SegmentId, corrupt};
+use super::window::{SegmentReader, Slot};
+use super::{Frame, Head, LogError};
+use crate::env::{File, Fs, OpenMode};
+use crate::types::{LogId, Position, Timestamp};
+
+/// Distance between remembered places, in bytes: how much is read in vain to reach a position.
+const MILESTONE_BYTES: u64 = 512 << 10;
+
+/// How much a reader proves of each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Checksum, place and order: enough for bytes that this log's own writer made.
+    Order,
+    /// Also digest and chain hash, at the cost of hashing every payload.
+    Chain,
+}
+
+/// Places passed by writer and readers, so that reading from a position need not start at its segment's
+/// beginning. About 60 MB for a log of 1 TB that was read from end to end.
+#[derive(Debug, Default)]
+pub(super) struct Milestones(Mutex<BTreeMap<(SegmentId, Position), u64>>);
+
+impl Milestones {
+    /// The last known place at or before `position`.
+    pub fn before(&self, id: SegmentId, position: Position) -> Option<(Position, u64)> {
+        let places = self.0.lock();
+        places.range((id, Position::ZERO)..=(id, position)).next_back().map(|(&(_, at), &offset)| (at, offset))
+    }
+
+    /// Remembers that `position` begins at `offset`.
+    pub fn pass(&self, id: SegmentId, position: Position, offset: u64) {
+        let mut places = self.0.lock();
+        let near = places.range((id, Position::ZERO)..=(id, position)).next_back().map_or(FRAMES_AT, |(_, &near)| near);
+        if offset >= near + MILESTONE_BYTES {
+            places.insert((id, position), offset);
+        }
+    }
+
+    /// Forgets segments below `id`.
+    pub fn trim(&self, id: SegmentId) {
+        let mut places = self.0.lock();
+        *places = places.split_off(&(id, Position::ZERO));
+    }
+}
+
+/// Where the segments lie.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub milestones: Arc<Milestones>,
+}
+
+impl Source {
+    /// Opens a listed segment and checks that its header says what the manifest says. `last` names the
+    /// damage when it does not.
+    pub fn open(
+        &self,
+        log_id: LogId,
+        entry: &SegmentEntry,
+        before: Head,
+        mode: OpenMode,
+        last: Position,
+    ) -> Result<(Box<dyn File>, SegmentHeader), LogError> {
+        let path = entry.id.path(&self.dir);
+        let damaged = |why: &str| corrupt(&path, 0, entry.first, last, why);
+        let (file, header) = segment::open(self.fs.as_ref(), &path, mode)?.map_err(damaged)?;
+        let expected = SegmentHeader {
+            log_id,
+            tag: entry.tag,
+            sequence: entry.id.0,
+            first: before.position.next(),
+            time_before: before.time,
+            chain_before: before.chain,
+            size: header.size,
+        };
+        if header != expected {
+            return Err(damaged("the segment header is not that of the segment in the manifest"));
+        }
+        Ok((file, header))
+    }
+}
+
+/// Iterates over transactions `from..=to`.
+#[derive(Debug)]
+pub struct FrameStream {
+    source: Source,
+    manifest: Arc<Manifest>,
+    check: Check,
+    from: Position,
+    to: Position,
+    /// Index of the current segment, its reader, the next offset in it.
+    current: Option<(usize, SegmentReader, u64)>,
+    /// The state before the next frame; its chain is known only under [`Check::Chain`].
+    head: Head,
+    ended: bool,
+}
+
+impl FrameStream {
+    /// `to` must be promised, and the manifest must list it.
+    ///
+    /// Errors: `BelowFloor`; `AboveHead` when `from` lies more than one above `to`.
+    pub(super) fn new(
+        source: Source,
+        manifest: Arc<Manifest>,
+        from: Position,
+        to: Position,
+        check: Check,
+    ) -> Result<FrameStream, LogError> {
+        let from = from.max(Position(1));
+        let head = manifest.floor;
+        if from <= head.position {
+            return Err(LogError::BelowFloor { position: from, floor: head.position });
+        }
+        if from > to.next() {
+            return Err(LogError::AboveHead { position: from, head: to });
+        }
+        Ok(FrameStream { source, manifest, check, from, to, current: None, head, ended: false })
+    }
+
+    fn advance(&mut self) -> Result<Option<Frame>, LogError> {
+        if self.from > self.to {
+            return Ok(None);
+        }
+        loop {
+            let (index, mut reader, mut offset) = match self.current.take() {
+                Some(current) => current,
+                None => self.enter()?,
+            };
+            let entry = &self.manifest.segments[index];
+            let sealed = index + 1 < self.manifest.segments.len();
+            // Sealed segments without transactions are passed by too.
+            if sealed && self.head.position >= entry.last {
+                (self.current, self.head) = (None, entry.head());
+                continue;
+            }
+            let expected = self.head.position.next();
+            let last = if sealed { entry.last } else { self.to };
+            let damaged =
+                |reader: &SegmentReader, at, detail: &str| Err(corrupt(reader.path(), at, expected, last, detail));
+            let frame = match reader.slot(offset)? {
+                Slot::Frame(frame) if frame.header.kind == FrameKind::Transaction => frame,
+                Slot::Frame(_) => return damaged(&reader, offset, "transactions are missing"),
+                Slot::Other(why) => return damaged(&reader, offset, why),
+            };
+            if frame.header.position != expected || frame.header.time < self.head.time {
+                return damaged(&reader, offset, "a frame out of order");
+            }
+            let at = offset;
+            offset = frame.header.end();
+            let before = std::mem::replace(&mut self.head, frame.head());
+            self.source.milestones.pass(entry.id, expected, at);
+            let wanted = expected >= self.from;
+            if wanted || self.check == Check::Chain {
+                let frame = frame.into_frame();
+                if self.check == Check::Chain && !frame.follows(&before) {
+                    return damaged(&reader, at, "the chain hash does not follow");
+                }
+                if wanted {
+                    self.from = expected.next();
+                    self.current = Some((index, reader, offset));
+                    return Ok(Some(frame));
+                }
+            }
+            self.current = Some((index, reader, offset));
+        }
+    }
+
+    /// Opens the segment that holds the next position, as near to it as known.
+    fn enter(&mut self) -> Result<(usize, SegmentReader, u64), LogError> {
+        let position = self.from.max(self.head.position.next());
+        let segments = &self.manifest.segments;
+        let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);
+        let entry = &segments[index];
+        let before = self.manifest.before(index);
+        let last = if index + 1 < segments.len() { entry.last } else { self.to };
+        let (file, _) = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last)?;
+        let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
+        let milestone = match self.check {
+            Check::Order => self.source.milestones.before(entry.id, position),
+            Check::Chain => None,
+        };
+        match milestone {
+            Some((at, offset)) => {
+                self.head = Head { position: at.previous(), ..before };
+                Ok((index, reader, offset))
+            }
+            None => {
+                self.head = before;
+                Ok((index, reader, FRAMES_AT))
+            }
+        }
+    }
+}
+
+impl Iterator for FrameStream {
+    type Item = Result<Frame, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// The last transaction in `manifest` up to `to` whose recorded time is not after `time`; the floor when all are
+/// after it but it is not.
+///
+/// Errors: `BelowFloor` when even the floor's time is after it and something was trimmed.
+pub(super) fn position_at(
+    source: &Source,
+    manifest: &Arc<Manifest>,
+    to: Position,
+    time: Timestamp,
+) -> Result<Position, LogError> {
+    let floor = manifest.floor;
+    if time < floor.time && floor.position > Position::ZERO {
+        return Err(LogError::BelowFloor { position: Position::ZERO, floor: floor.position });
+    }
+    // Times never go back, so the boundary lies in the first segment that ends later.
+    let sealed = &manifest.segments[..manifest.segments.len() - 1];
+    let index = sealed.partition_point(|entry| entry.last_time <= time);
+    let mut found = manifest.before(index).position.min(to);
+    let from = found.next();
+    if from > to {
+        return Ok(found);
+    }
+    for frame in FrameStream::new(source.clone(), manifest.clone(), from, to, Check::Order)? {
+        let frame = frame?;
+        if frame.time > time {
+            break;
+        }
+        found = frame.position;
+    }
+    Ok(found)
+}
+
+/// The chain hash at a position.
+pub(super) fn head_at(
+    source: &Source,
+    manifest: &Arc<Manifest>,
+    to: Position,
+    position: Position,
+) -> Result<Head, LogError> {
+    if position == manifest.floor.position {
+        return Ok(manifest.floor);
+    }
+    if position > to {
+        return Err(LogError::AboveHead { position, head: to });
+    }
+    if let Some(entry) = manifest.segments[..manifest.segments.len() - 1].iter().find(|entry| entry.last == position) {
+        return Ok(entry.head());
+    }
+    match FrameStream::new(source.clone(), manifest.clone(), position, position, Check::Order)?.next() {
+        Some(frame) => frame.map(|frame| Head { position, time: frame.time, chain: frame.chain }),
+        None => Err(LogError::AboveHead { position, head: to }),
+    }
+}

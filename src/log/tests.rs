@@ -1,0 +1,158 @@
+//! The log on a real file system: the life of a log without faults, and what a reader beside it sees.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::env::Env;
+use crate::types::ErrorKind;
+
+pub(super) fn draft(time: i64, payload: &[u8]) -> Draft {
+    let salt = Salt([time as u8; 16]);
+    Draft { time: Timestamp(time), salt, digest: Digest::of(&salt, payload), payload: Bytes::copy_from_slice(payload) }
+}
+
+pub(super) fn small() -> LogSettings {
+    LogSettings { segment_bytes: 64 << 10, min_free_bytes: Some(0) }
+}
+
+struct OnDisk {
+    _tempdir: tempfile::TempDir,
+    env: Env,
+    lock: PathBuf,
+    dir: PathBuf,
+}
+
+impl OnDisk {
+    fn new() -> OnDisk {
+        let tempdir = tempfile::tempdir().unwrap();
+        let (lock, dir) = (tempdir.path().join("LOCK"), tempdir.path().join("log"));
+        OnDisk { _tempdir: tempdir, env: Env::os(), lock, dir }
+    }
+
+    fn lock(&self) -> DirLock {
+        DirLock::take(&self.env, &self.lock).unwrap()
+    }
+
+    fn create(&self) -> FileLog {
+        FileLog::create(self.env.clone(), self.lock(), &self.dir, small()).unwrap()
+    }
+
+    fn open(&self) -> Result<FileLog, LogError> {
+        FileLog::open(self.env.clone(), self.lock(), &self.dir, small(), None)
+    }
+}
+
+fn payloads(frames: impl Iterator<Item = Result<Frame, LogError>>) -> Vec<Bytes> {
+    frames.map(|frame| frame.unwrap().payload).collect()
+}
+
+#[test]
+fn what_is_appended_is_read_in_order_across_segments_and_openings() {
+    let disk = OnDisk::new();
+    let mut log = disk.create();
+    let mut expect = Vec::new();
+    let mut position = Position::ZERO;
+    for round in 0..40i64 {
+        let batch: Vec<Draft> = (0..5).map(|at| draft(round, &vec![round as u8; 100 * at + 1000])).collect();
+        expect.extend(batch.iter().map(|draft| draft.payload.clone()));
+        let head = log.append(position, &batch).unwrap();
+        position = head.position;
+        assert_eq!(log.head(), head);
+        assert_eq!(log.sync().unwrap(), position);
+        match round % 10 {
+            3 => log.prepare_spare().unwrap(),
+            6 => {
+                log.close().unwrap();
+                assert!(matches!(log.sync(), Err(LogError::Closed)));
+                drop(log);
+                log = disk.open().unwrap();
+            }
+            9 => {
+                drop(log);
+                log = disk.open().unwrap();
+            }
+            _ => {}
+        }
+        assert_eq!(log.head(), head);
+    }
+    assert!(log.segments().len() > 3, "{:?}", log.segments());
+    assert_eq!(payloads(log.read(Position(1)).unwrap()), expect);
+    assert_eq!(payloads(log.read_checked(Position(1), Check::Chain).unwrap()), expect);
+    for from in [2, 7, 100, 199, 200, 201] {
+        assert_eq!(payloads(log.read(Position(from)).unwrap()), expect[from as usize - 1..], "from {from}");
+    }
+    assert!(matches!(log.read(Position(202)), Err(LogError::AboveHead { .. })));
+    assert_eq!(log.position_at(Timestamp(7)).unwrap(), Position(40));
+    assert_eq!(log.position_at(Timestamp(-1)).unwrap(), Position(0));
+    assert_eq!(log.position_at(Timestamp(99)).unwrap(), Position(200));
+
+    let files = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    assert_eq!(files.head().unwrap(), log.head());
+    assert_eq!(payloads(files.frames(Position(1), Check::Chain).unwrap()), expect);
+
+    let floor = log.trim(Position(90)).unwrap();
+    assert!(floor > Position::ZERO && floor <= Position(90));
+    assert!(matches!(log.read(floor), Err(LogError::BelowFloor { .. })));
+    assert_eq!(payloads(log.read(floor.next()).unwrap()), expect[floor.0 as usize..]);
+    drop(log);
+    let log = disk.open().unwrap();
+    assert_eq!((log.floor(), log.head().position), (floor, Position(200)));
+    assert_eq!(payloads(log.read(floor.next()).unwrap()), expect[floor.0 as usize..]);
+}
+
+#[test]
+fn a_reader_beside_the_writer_sees_what_is_promised() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let files = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    let mut position = Position::ZERO;
+    for time in 0..100 {
+        position = log.append(position, &[draft(time, &[1; 3000])]).unwrap().position;
+        assert_eq!(files.refresh().unwrap(), position.previous());
+        log.sync().unwrap();
+        assert_eq!(files.refresh().unwrap(), position);
+        assert_eq!(files.head().unwrap(), log.head());
+        assert_eq!(files.frames(position, Check::Order).unwrap().count(), 1);
+    }
+    assert!(files.segments().len() > 3);
+}
+
+#[test]
+fn fault_28_a_second_opener_is_told_who_holds_the_lock() {
+    let disk = OnDisk::new();
+    let _log = disk.create();
+    let error = DirLock::take(&disk.env, &disk.lock).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains(&format!("holder=`pid {}`", std::process::id())), "{error}");
+}
+
+#[test]
+fn what_cannot_be_appended_changes_nothing() {
+    let disk = OnDisk::new();
+    let lock = disk.lock();
+    let log = FileLog::create(disk.env.clone(), lock.clone(), &disk.dir, small()).unwrap();
+    log.append(Position::ZERO, &[draft(5, b"one")]).unwrap();
+    let head = log.head();
+    assert!(matches!(log.append(Position::ZERO, &[draft(5, b"two")]), Err(LogError::HeadMoved { .. })));
+    assert!(matches!(log.append(Position(1), &[draft(4, b"two")]), Err(LogError::InvalidDraft { .. })));
+    assert_eq!(log.append(Position(1), &[]).unwrap(), head);
+    assert_eq!(log.head(), head);
+    assert!(matches!(FileLog::create(disk.env.clone(), lock, &disk.dir, small()), Err(LogError::Exists { .. })));
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    log.append(Position::ZERO, &[draft(1, b"small")]).unwrap();
+    log.prepare_spare().unwrap();
+    log.append(Position(1), &[draft(1, &[2; 300 << 10]), draft(1, b"with it")]).unwrap();
+    log.append(Position(3), &[draft(1, b"after it")]).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let log = disk.open().unwrap();
+    assert_eq!(payloads(log.read(Position(2)).unwrap())[0].len(), 300 << 10);
+    assert_eq!(log.head().position, Position(4));
+}

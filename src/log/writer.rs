@@ -1,0 +1,546 @@
+//! [`FileLog`]: the log of the one writing process.
+//!
+//! Keeps law 6 (a failed write or sync of a segment or manifest in use latches) and the order of
+//! promises: frames are written, synced, and only then a mark says so. Starts no thread: whoever owns the
+//! log calls [`Log::append`], [`Log::sync`] and [`FileLog::prepare_spare`] from threads of its own, or in
+//! turn from a simulation.
+//!
+//! ```text
+//! rotation   seal + sync | header of the next + sync | rename + directory sync | manifest + sync | frames
+//! ```
+//! Whichever of these steps a crash falls between, the manifest names the segment that holds the
+//! head, or the one before it, which then ends with its seal.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::error::IoAt;
+use super::format::{
+    BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, SegmentHeader, frame_bytes,
+    seal_body,
+};
+use super::manifest::{self, Manifest, SegmentEntry};
+use super::recovery::{self, Plan};
+use super::segment::{self, SegmentId, Spare};
+use super::settings::LogSettings;
+use super::stream::{self, Check, FrameStream, Milestones, Source};
+use super::{DirLock, Draft, Frames, Head, LOG_FORMAT, Log, LogError};
+use crate::env::{Env, File, FileExt as _};
+use crate::types::{Hash, Limits, LogId, Position, Timestamp};
+
+/// A batch buffer above this is given back after use.
+const BUFFER_BYTES_KEPT: usize = 8 << 20;
+
+/// A log in files, open for writing.
+#[derive(Debug)]
+pub struct FileLog {
+    env: Env,
+    dir: PathBuf,
+    settings: LogSettings,
+    id: LogId,
+    /// Held by appends, syncs, rotation and trim; never by readers.
+    writer: Mutex<Writer>,
+    /// What readers and other threads see; held for a few instructions only.
+    view: Mutex<View>,
+    synced: watch::Sender<Position>,
+    /// The spare segment when one is ready. Held while one is filled, so that a rotation in the
+    /// meantime waits for that instead of filling a second one.
+    spare: Mutex<Option<Spare>>,
+    spare_wanted: watch::Sender<bool>,
+    milestones: Arc<Milestones>,
+    /// Held until the log is closed or dropped.
+    lock: Mutex<Option<DirLock>>,
+}
+
+#[derive(Clone, Debug)]
+struct View {
+    head: Head,
+    synced: Head,
+    manifest: Arc<Manifest>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    id: SegmentId,
+    tag: u64,
+    size: u64,
+    /// Where the next frame goes. A mark may lie there now.
+    end: u64,
+    /// Recorded time of the first transaction in the segment.
+    first_time: Option<Timestamp>,
+    /// The manifest slot that was written last.
+    slot: usize,
+    buffer: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Open,
+    Latched { cause: String },
+    Closed,
+}
+
+impl FileLog {
+    /// Makes a new, empty log in `dir` and opens it. `dir` must be absent or empty; its parent, where the lock lies,
+    /// must exist. A crash leaves either no log or a whole one.
+    ///
+    /// Errors: `Exists`, `NoSpace`, `InvalidSetting`, `Io`.
+    pub fn create(env: Env, lock: DirLock, dir: &Path, settings: LogSettings) -> Result<FileLog, LogError> {
+        settings.check()?;
+        let fs = env.fs.as_ref();
+        if fs.exists(dir).at("look for the log", dir)? && !fs.read_dir(dir).at("list the directory", dir)?.is_empty() {
+            return Err(LogError::Exists { path: dir.to_path_buf() });
+        }
+        let parent = dir.parent().unwrap_or(Path::new("."));
+        let mut name = dir.file_name().unwrap_or_default().to_os_string();
+        name.push(".new");
+        // Made beside its place and then renamed, so a directory with the log's name is a whole log.
+        let making = parent.join(name);
+        fs.remove_dir_all(&making).at("remove what an interrupted creation left", &making)?;
+        fs.create_dir_all(&making).at("create the directory", &making)?;
+        let mut id = LogId::default();
+        env.entropy.fill(&mut id.0);
+        let floor = Head { position: Position::ZERO, time: Timestamp(0), chain: Hash::origin(id, LOG_FORMAT) };
+        let entry = SegmentEntry::empty(SegmentId(1), segment::random_tag(&env), floor);
+        let mut manifest = Manifest {
+            generation: 1,
+            log_id: id,
+            created: env.clock.now(),
+            promise: Position::ZERO,
+            floor,
+            segments: vec![entry],
+        };
+        let spare = Spare::allocate(fs, &making, settings.segment_bytes, settings.min_free())?;
+        let header = segment_header(id, &entry, floor, spare.size());
+        spare.into_segment(fs, &making, &header, |_| Ok(FRAMES_AT))?;
+        manifest::store(fs, &making, 1, &manifest)?;
+        manifest.generation = 2;
+        manifest::store(fs, &making, 0, &manifest)?;
+        fs.rename(&making, dir).at("rename the new log", dir)?;
+        fs.sync_dir(parent).at("sync the directory", parent)?;
+        FileLog::open(env, lock, dir, settings, None)
+    }
+
+    /// Opens a log for writing: plans the recovery, and carries it out when no damage stands against it.
+    /// `known` is what derived state was stamped with: the log of that id must reach that position.
+    ///
+    /// Errors: `NotFound`, `NewerFormat`, `Corrupt`, `NoSpace`, `InvalidSetting`, `Io`.
+    pub fn open(
+        env: Env,
+        lock: DirLock,
+        dir: &Path,
+        settings: LogSettings,
+        known: Option<(LogId, Position)>,
+    ) -> Result<FileLog, LogError> {
+        settings.check()?;
+        let plan = recovery::plan(&env, dir, known)?;
+        FileLog::open_planned(env, lock, plan, settings)
+    }
+
+    /// Carries out a plan made under the same lock, and opens the log.
+    ///
+    /// Errors: as [`FileLog::open`]; the first problem of the plan, when it has one, with nothing changed.
+    pub fn open_planned(env: Env, lock: DirLock, plan: Plan, settings: LogSettings) -> Result<FileLog, LogError> {
+        settings.check()?;
+        let recovered = plan.apply(&env, &settings)?;
+        let active = *recovered.manifest.active();
+        let first_time = (recovered.head.position >= active.first).then_some(recovered.first_time);
+        Ok(FileLog {
+            id: recovered.manifest.log_id,
+            writer: Mutex::new(Writer {
+                file: recovered.file,
+                path: active.id.path(&recovered.dir),
+                id: active.id,
+                tag: active.tag,
+                size: recovered.size,
+                end: recovered.end,
+                first_time,
+                slot: recovered.slot,
+                buffer: Vec::new(),
+                state: State::Open,
+            }),
+            synced: watch::Sender::new(recovered.head.position),
+            view: Mutex::new(View {
+                head: recovered.head,
+                synced: recovered.head,
+                manifest: Arc::new(recovered.manifest),
+            }),
+            dir: recovered.dir,
+            env,
+            settings,
+            spare: Mutex::new(None),
+            spare_wanted: watch::Sender::new(true),
+            milestones: Arc::new(Milestones::default()),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// Fills a spare segment when none is ready, so that the next rotation need not. Takes as long as writing
+    /// `segment_bytes` zeros does; appends go on meanwhile.
+    ///
+    /// Errors: `NoSpace` and `Io`, with nothing harmed: a rotation without a spare tries again itself.
+    pub fn prepare_spare(&self) -> Result<(), LogError> {
+        let mut spare = self.spare.lock();
+        if spare.is_none() {
+            *spare = Some(self.allocate(self.settings.segment_bytes)?);
+            self.spare_wanted.send_replace(false);
+        }
+        Ok(())
+    }
+
+    /// Whether [`FileLog::prepare_spare`] has something to do, and a way to wait for it.
+    pub fn spare_wanted(&self) -> watch::Receiver<bool> {
+        self.spare_wanted.subscribe()
+    }
+
+    /// The state at the synced position.
+    pub fn synced(&self) -> Head {
+        self.view.lock().synced
+    }
+
+    /// The segments, the active one last.
+    pub fn segments(&self) -> Vec<SegmentEntry> {
+        self.view.lock().manifest.segments.clone()
+    }
+
+    /// When the log was created.
+    pub fn created(&self) -> Timestamp {
+        self.view.lock().manifest.created
+    }
+
+    /// As [`Log::read`], proving as much as `check` says.
+    pub fn read_checked(&self, from: Position, check: Check) -> Result<FrameStream, LogError> {
+        let view = self.view.lock().clone();
+        FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
+    }
+
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    pub fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
+    /// The last synced transaction whose recorded time is not after `time`, or the floor.
+    ///
+    /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
+    pub fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let view = self.view.lock().clone();
+        stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
+    }
+
+    fn source(&self) -> Source {
+        Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
+    }
+
+    fn allocate(&self, size: u64) -> Result<Spare, LogError> {
+        Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
+    }
+
+    /// Everything that can fail for want of room, before anything is written.
+    fn take_spare(&self, needed: u64) -> Result<Spare, LogError> {
+        let mut spare = self.spare.lock();
+        match spare.take() {
+            Some(ready) if ready.size() >= needed => Ok(ready),
+            // A ready one that is too small is made larger: it is the same file.
+            _ => self.allocate(needed.max(self.settings.segment_bytes)),
+        }
+    }
+
+    fn rotate(&self, writer: &mut Writer, spare: Spare, head: Head) -> Result<(), LogError> {
+        let fs = self.env.fs.as_ref();
+        let synced = self.view.lock().synced;
+        let before = self.view.lock().manifest.clone();
+        let next = SegmentEntry::empty(writer.id.next(), segment::random_tag(&self.env), head);
+        let mut seal = std::mem::take(&mut writer.buffer);
+        seal.clear();
+        let body = seal_body(next.id.0, next.tag);
+        writer.header(FrameKind::Seal, body.len(), &head, synced.position, writer.end).encode(&[&body], &mut seal);
+        let latched = (|| {
+            writer.file.write_all_at(&seal, writer.end).at("write the seal", &writer.path)?;
+            writer.file.sync_data().at("sync the segment", &writer.path)?;
+            let header = segment_header(self.id, &next, head, spare.size());
+            let size = spare.size();
+            let (file, end) = spare.into_segment(fs, &self.dir, &header, |_| Ok(FRAMES_AT))?;
+            let mut manifest = Manifest::clone(&before);
+            manifest.generation += 1;
+            manifest.promise = head.position;
+            if let Some(active) = manifest.segments.last_mut() {
+                (active.last, active.end, active.chain) = (head.position, writer.end, head.chain);
+                active.last_time = head.time;
+                active.first_time = writer.first_time.unwrap_or(head.time);
+            }
+            manifest.segments.push(next);
+            manifest::store(fs, &self.dir, 1 - writer.slot, &manifest)?;
+            Ok((file, size, end, manifest))
+        })();
+        let (file, size, end, manifest) = match latched {
+            Ok(rotated) => rotated,
+            Err(error) => return Err(writer.latch(io_of(error), synced.position.next(), head.position)),
+        };
+        *writer = Writer {
+            file,
+            path: next.id.path(&self.dir),
+            id: next.id,
+            tag: next.tag,
+            size,
+            end,
+            first_time: None,
+            slot: 1 - writer.slot,
+            buffer: seal,
+            state: State::Open,
+        };
+        {
+            let mut view = self.view.lock();
+            (view.synced, view.manifest) = (head, Arc::new(manifest));
+        }
+        self.synced.send_replace(head.position);
+        self.spare_wanted.send_replace(true);
+        tracing::debug!(segment = %next.id, first = %next.first, "segment begun");
+        Ok(())
+    }
+
+    /// A mark at the end of the frames, not synced by itself.
+    fn write_mark(&self, writer: &Writer, synced: Head) -> io::Result<()> {
+        let mut mark = Vec::with_capacity(MARK_BYTES as usize);
+        writer.header(FrameKind::Mark, 0, &synced, synced.position, writer.end).encode(&[], &mut mark);
+        writer.file.write_all_at(&mark, writer.end)
+    }
+}
+
+impl Writer {
+    fn check(&self) -> Result<(), LogError> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Latched { cause } => Err(LogError::Latched { cause: cause.clone() }),
+            State::Closed => Err(LogError::Closed),
+        }
+    }
+
+    /// Law 6: no more writes. The error names what may or may not be durable.
+    fn latch(&mut self, source: io::Error, first: Position, last: Position) -> LogError {
+        self.state = State::Latched { cause: source.to_string() };
+        LogError::DurabilityUnknown { first: first.min(last), last, source }
+    }
+
+    fn header(&self, kind: FrameKind, body_len: usize, at: &Head, promise: Position, offset: u64) -> FrameHeader {
+        FrameHeader {
+            kind,
+            erased: false,
+            body_len: u32::try_from(body_len).unwrap_or(u32::MAX),
+            position: at.position,
+            time: at.time,
+            promise,
+            offset,
+            tag: self.tag,
+            chain: at.chain,
+        }
+    }
+}
+
+impl Log for FileLog {
+    fn upkeep(&self) -> Result<(), LogError> {
+        self.prepare_spare()
+    }
+
+    fn close(&self) -> Result<(), LogError> {
+        self.sync()?;
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let synced = self.view.lock().synced;
+        let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
+        closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        writer.state = State::Closed;
+        *self.lock.lock() = None;
+        Ok(())
+    }
+
+    fn id(&self) -> LogId {
+        self.id
+    }
+
+    fn head(&self) -> Head {
+        self.view.lock().head
+    }
+
+    fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError> {
+        let started = Instant::now();
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let View { mut head, synced, .. } = self.view.lock().clone();
+        if head.position != expected {
+            return Err(LogError::HeadMoved { expected, head: head.position, missing: Vec::new() });
+        }
+        let bytes = batch_bytes(batch, head.time)?;
+        let Some(first) = batch.first() else { return Ok(head) };
+        let mut promise = synced.position;
+        if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
+            let spare = self.take_spare(FRAMES_AT + bytes + SEAL_BYTES)?;
+            self.rotate(&mut writer, spare, head)?;
+            promise = head.position;
+        }
+        let mut buffer = std::mem::take(&mut writer.buffer);
+        buffer.clear();
+        buffer.reserve(bytes as usize);
+        for draft in batch {
+            debug_assert_eq!(draft.digest.0, crate::types::Digest::of(&draft.salt, &draft.payload).0);
+            let position = head.position.next();
+            let chain = head.chain.extend(position, draft.time, &draft.digest);
+            head = Head { position, time: draft.time, chain };
+            let offset = writer.end + buffer.len() as u64;
+            let body_len = SALT_BYTES + draft.payload.len();
+            writer
+                .header(FrameKind::Transaction, body_len, &head, promise, offset)
+                .encode(&[&draft.salt.0, &draft.payload], &mut buffer);
+        }
+        debug_assert_eq!(buffer.len() as u64, bytes);
+        if let Err(error) = writer.file.write_all_at(&buffer, writer.end) {
+            return Err(writer.latch(error, promise.next(), head.position));
+        }
+        self.milestones.pass(writer.id, expected.next(), writer.end);
+        writer.first_time.get_or_insert(first.time);
+        writer.end += bytes;
+        if buffer.capacity() <= BUFFER_BYTES_KEPT {
+            writer.buffer = buffer;
+        }
+        self.view.lock().head = head;
+        metrics::histogram!("lakelog_append_seconds").record(started.elapsed());
+        metrics::histogram!("lakelog_batch_transactions").record(batch.len() as f64);
+        tracing::trace!(first = %expected.next(), last = %head.position, bytes, "append");
+        Ok(head)
+    }
+
+    fn sync(&self) -> Result<Position, LogError> {
+        let started = Instant::now();
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let View { head, synced, .. } = self.view.lock().clone();
+        if head == synced {
+            return Ok(synced.position);
+        }
+        let done = writer.file.sync_data().and_then(|()| self.write_mark(&writer, head));
+        done.map_err(|error| writer.latch(error, synced.position.next(), head.position))?;
+        self.view.lock().synced = head;
+        self.synced.send_replace(head.position);
+        metrics::histogram!("lakelog_sync_seconds").record(started.elapsed());
+        tracing::trace!(synced = %head.position, "sync");
+        Ok(head.position)
+    }
+
+    fn read(&self, from: Position) -> Result<Frames<'_>, LogError> {
+        Ok(Box::new(self.read_checked(from, Check::Order)?))
+    }
+
+    fn follow(&self) -> watch::Receiver<Position> {
+        self.synced.subscribe()
+    }
+
+    fn floor(&self) -> Position {
+        self.view.lock().manifest.floor.position
+    }
+
+    fn trim(&self, floor: Position) -> Result<Position, LogError> {
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let View { synced, manifest, .. } = self.view.lock().clone();
+        if floor > synced.position {
+            return Err(LogError::AboveHead { position: floor, head: synced.position });
+        }
+        let sealed = &manifest.segments[..manifest.segments.len() - 1];
+        let gone = sealed.partition_point(|entry| entry.last <= floor);
+        if gone > 0 {
+            let mut trimmed = Manifest::clone(&manifest);
+            trimmed.generation += 1;
+            trimmed.promise = synced.position;
+            trimmed.floor = manifest.before(gone);
+            trimmed.segments.drain(..gone);
+            let slot = 1 - writer.slot;
+            if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &trimmed) {
+                return Err(writer.latch(io_of(error), synced.position.next(), self.head().position));
+            }
+            writer.slot = slot;
+            self.view.lock().manifest = Arc::new(trimmed);
+        }
+        drop(writer);
+        let manifest = self.view.lock().manifest.clone();
+        if let Some(first) = manifest.segments.first() {
+            self.milestones.trim(first.id);
+            self.remove_below(first.id);
+        }
+        Ok(manifest.floor.position)
+    }
+}
+
+impl FileLog {
+    /// Removes segment files that the manifest no longer lists. A failure costs room, nothing else: the next
+    /// trim tries again.
+    fn remove_below(&self, id: SegmentId) {
+        let fs = self.env.fs.as_ref();
+        let removed = fs.read_dir(&self.dir).and_then(|names| {
+            for below in names.iter().filter_map(|name| SegmentId::of_file_name(name)).filter(|&below| below < id) {
+                fs.remove_file(&below.path(&self.dir))?;
+            }
+            fs.sync_dir(&self.dir)
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "trimmed segments could not be removed");
+        }
+    }
+}
+
+/// The size of a batch in the file; refuses what cannot be a frame before anything is written.
+fn batch_bytes(batch: &[Draft], mut time: Timestamp) -> Result<u64, LogError> {
+    let mut bytes = 0;
+    for draft in batch {
+        if draft.payload.len() > Limits::TRANSACTION_BYTES_MAX {
+            let detail =
+                format!("it is too large, bytes=`{}` limit=`{}`", draft.payload.len(), Limits::TRANSACTION_BYTES_MAX);
+            return Err(LogError::InvalidDraft { detail });
+        }
+        if draft.time < time {
+            let detail =
+                format!("its time lies before the one of its predecessor, time=`{}` before=`{time}`", draft.time);
+            return Err(LogError::InvalidDraft { detail });
+        }
+        time = draft.time;
+        bytes += frame_bytes(SALT_BYTES + draft.payload.len());
+    }
+    Ok(bytes)
+}
+
+const _: () = assert!(SALT_BYTES + Limits::TRANSACTION_BYTES_MAX <= BODY_BYTES_MAX);
+
+/// The header of a segment that begins after `before`.
+pub(super) fn segment_header(log_id: LogId, entry: &SegmentEntry, before: Head, size: u64) -> SegmentHeader {
+    SegmentHeader {
+        log_id,
+        tag: entry.tag,
+        sequence: entry.id.0,
+        first: entry.first,
+        time_before: before.time,
+        chain_before: before.chain,
+        size,
+    }
+}
+
+/// The failed access under an error of the log; keeps the words of every other error.
+fn io_of(error: LogError) -> io::Error {
+    match error {
+        LogError::Io { action, path, source } => {
+            io::Error::new(source.kind(), format!("{action} failed, path=`{}`: {source}", path.display()))
+        }
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,84 @@
+//! Checkpoints: bringing frozen memtables into the base, in the background.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::{counter, histogram};
+
+use super::engine::Shared;
+use super::submission::Command;
+use crate::projection::changes;
+use crate::types::{Error, Hash, Position, Result, Stamp};
+
+/// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
+/// the position reached. Only what is synced is written. One at a time; others wait.
+pub(crate) async fn run(shared: &Arc<Shared>) -> Result<Position> {
+    let _one = shared.checkpointing.lock().await;
+    let frozen_at = shared.ask(Command::Freeze).await??;
+    let done = write_frozen(shared, frozen_at).await;
+    *shared.checkpoint_failure.lock() = done.as_ref().err().map(Error::report);
+    done
+}
+
+/// Writes every frozen memtable, oldest first.
+pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result<Position> {
+    let span = tracing::debug_span!("checkpoint", position = %frozen_at);
+    let started = Instant::now();
+    loop {
+        let layers = shared.view.layers();
+        let (base, base_position) = (layers.base().clone(), layers.base_position());
+        let Some(table) = layers.frozen().last().cloned() else { break };
+        // The memtable above says up to where this one goes.
+        let above = layers.frozen().len().checked_sub(2).and_then(|at| layers.frozen().get(at));
+        let to = above.unwrap_or(layers.active()).floor();
+        drop(layers);
+        if to > base_position {
+            let stamp = stamp_at(shared, to)?;
+            let keep = shared.view.pins().pinned(to);
+            if let Err(error) = base.write(&stamp, &keep, changes(table, keep.clone())).await {
+                counter!("lakelog_checkpoint_failures_total").increment(1);
+                return Err(Error::from(error));
+            }
+        }
+        shared.view.rest_on(to);
+        base.retain(&shared.view.pins().pinned(to));
+        shared.memory_freed.notify_waiters();
+    }
+    histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
+    tracing::debug!(parent: &span, "checkpoint written");
+    Ok(frozen_at)
+}
+
+/// One piece of the base's background work; `true` when there is more.
+pub(crate) async fn maintain(shared: &Shared) -> Result<bool> {
+    let (base, position) = {
+        let layers = shared.view.layers();
+        (layers.base().clone(), layers.base_position())
+    };
+    base.retain(&shared.view.pins().pinned(position));
+    Ok(base.maintain().await?)
+}
+
+fn stamp_at(shared: &Shared, position: Position) -> Result<Stamp> {
+    Ok(Stamp {
+        log_id: shared.log.id(),
+        format: Stamp::FORMAT,
+        position,
+        chain: chain_at(shared.log.as_ref(), position)?,
+        projections: shared.built.lock().clone(),
+    })
+}
+
+/// The chain hash at a position that the log holds.
+pub(crate) fn chain_at(log: &dyn crate::log::Log, position: Position) -> Result<Hash> {
+    let head = log.head();
+    if head.position == position {
+        return Ok(head.chain);
+    }
+    let frame = log.read(position)?.next().transpose()?;
+    let frame = frame.filter(|frame| frame.position == position).ok_or_else(|| {
+        let message = format!("the log does not give the transaction at a position, position=`{position}`");
+        Error::new(crate::types::ErrorKind::Corrupt, message)
+    })?;
+    Ok(frame.chain)
+}

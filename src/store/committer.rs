@@ -1,0 +1,317 @@
+//! The committer: the one thread that orders, validates, appends, syncs and publishes.
+//!
+//! It never reads the base: what a transaction read was read on the caller's side, and what was written
+//! since is in the memtables. A step can be called without a thread, so a simulation can schedule it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::{Shared, closed};
+use super::lane::Lanes;
+use super::prepare::SharedWriteSet;
+use super::recent::Recent;
+use super::settings::Durability;
+use super::submission::{Command, Refusal, Submission};
+use crate::log::{Draft, LogError};
+use crate::projection::{Found, Layers, project_request};
+use crate::types::{Error, Limits, Position, Timestamp};
+
+/// Transactions in one batch at most.
+const BATCH_TRANSACTIONS_MAX: usize = 8192;
+
+/// The commit loop's state.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Command>,
+    head: Position,
+    last_time: Timestamp,
+    recent: Recent,
+    lanes: Lanes,
+    /// When the oldest unsynced change was appended.
+    unsynced_since: Option<Timestamp>,
+    closed: bool,
+}
+
+/// A batch on its way: drafts, and whom to answer.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    accepted: Vec<(SharedWriteSet, oneshot::Sender<Result<Position, Refusal>>)>,
+    // Room in the queue is given back when the batch is done.
+    rooms: Vec<Option<tokio::sync::OwnedSemaphorePermit>>,
+    bytes: usize,
+}
+
+impl Committer {
+    /// A committer for a log whose head is published.
+    pub fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Command>) -> Committer {
+        let head = shared.log.head();
+        Committer {
+            shared,
+            queue,
+            head: head.position,
+            last_time: head.time,
+            recent: Recent::new(head.position),
+            lanes: Lanes::default(),
+            unsynced_since: None,
+            closed: false,
+        }
+    }
+
+    /// Runs until the store is closed or every handle is gone.
+    pub fn run(mut self) {
+        let mut commands = Vec::new();
+        while !self.closed && self.queue.blocking_recv_many(&mut commands, BATCH_TRANSACTIONS_MAX) > 0 {
+            self.step(&mut commands);
+        }
+    }
+
+    /// Handles everything that waits, without blocking for more. For callers without a thread.
+    #[cfg(test)]
+    pub fn step_waiting(&mut self) -> usize {
+        let mut commands = Vec::new();
+        while let Ok(command) = self.queue.try_recv() {
+            commands.push(command);
+        }
+        let handled = commands.len();
+        self.step(&mut commands);
+        handled
+    }
+
+    /// Handles these commands in order.
+    pub fn step(&mut self, commands: &mut Vec<Command>) {
+        gauge!("lakelog_queue_transactions").set(commands.len() as f64);
+        let mut batch = Batch::default();
+        for command in commands.drain(..) {
+            match command {
+                Command::Commit(submission) => self.admit(submission, &mut batch),
+                other => {
+                    self.commit(&mut batch);
+                    self.control(other, &mut batch);
+                }
+            }
+            if batch.drafts.len() >= BATCH_TRANSACTIONS_MAX || batch.bytes >= Limits::TRANSACTION_BYTES_MAX {
+                self.commit(&mut batch);
+            }
+        }
+        self.commit(&mut batch);
+        // A lane that was given back during this step lets those who waited for it try now.
+        loop {
+            let parked = self.lanes.unpark();
+            if parked.is_empty() {
+                break;
+            }
+            for submission in parked {
+                self.admit(submission, &mut batch);
+            }
+            self.commit(&mut batch);
+            self.lanes.advance();
+        }
+    }
+
+    fn control(&mut self, command: Command, batch: &mut Batch) {
+        match command {
+            Command::Commit(submission) => self.admit(submission, batch),
+            Command::Reserve { id, reads, granted } => self.lanes.reserve(id, reads, granted),
+            Command::Release(id) => self.lanes.release(id),
+            Command::Freeze(reply) => {
+                let frozen = self.sync().map(|_| self.freeze());
+                // Nobody left to tell is no reason not to have frozen.
+                let _ = reply.send(frozen);
+            }
+            Command::Sync(reply) => {
+                let _ = reply.send(self.sync());
+            }
+            Command::Tick => {
+                self.lanes.tick();
+                self.sync_when_due();
+            }
+            Command::Close(reply) => {
+                self.closed = true;
+                self.queue.close();
+                for submission in self.lanes.take_all() {
+                    refuse(submission.reply, Refusal::Failed(closed()));
+                }
+                let _ = reply.send(self.sync().map(|_| ()));
+            }
+        }
+    }
+
+    /// Validates one transaction and puts it into the batch, or answers it.
+    fn admit(&mut self, submission: Box<Submission>, batch: &mut Batch) {
+        if self.closed {
+            return refuse(submission.reply, Refusal::Failed(closed()));
+        }
+        if self.lanes.blocks(&submission) {
+            return self.lanes.park(submission);
+        }
+        let shared = self.shared.clone();
+        let layers = shared.view.layers();
+        if self.conflicts(&submission, &layers) {
+            counter!("lakelog_conflicts_total").increment(1);
+            if let Some(lane) = submission.lane {
+                self.lanes.widen(lane, &submission.reads);
+            }
+            return refuse(submission.reply, Refusal::Conflict);
+        }
+        let Submission { old_values, prepared, lane, reply, _room, .. } = *submission;
+        // Recorded time never goes back, whatever the clock does.
+        self.last_time = self.last_time.max(self.shared.env.clock.now());
+        let position = Position(self.head.0 + batch.drafts.len() as u64).next();
+        let mut set = prepared.set;
+        for (key, old) in prepared.indexed.iter().zip(&old_values) {
+            let new = set.writes.iter().find(|write| write.key == *key).and_then(|write| write.value.clone());
+            // A newer value among the recent writes replaces what the caller read.
+            let recent = layers.recent(key, Position::MAX);
+            let old = match &recent {
+                Found::Value(_, value) => Some(&value[..]),
+                Found::Deleted(_) => None,
+                Found::Nothing => old.as_deref(),
+            };
+            self.shared.indexes.project(key, old, new.as_deref(), &mut set);
+        }
+        if let Some(request) = &prepared.request {
+            project_request(self.last_time, request, &mut set);
+        }
+        // Unseen until published: every version carries its position. Later transactions of this
+        // batch are validated against it.
+        layers.active().insert(position, &set);
+        let set = Arc::new(set);
+        self.recent.push(position, set.clone());
+        batch.bytes += prepared.payload.len();
+        batch.drafts.push(Draft {
+            time: self.last_time,
+            salt: prepared.salt,
+            digest: prepared.digest,
+            payload: prepared.payload,
+        });
+        batch.accepted.push((set, reply));
+        batch.rooms.push(_room);
+        if let Some(lane) = lane {
+            self.lanes.release(lane);
+        }
+    }
+
+    /// Whether something that the transaction read was written above the position it read at.
+    fn conflicts(&self, submission: &Submission, layers: &Layers) -> bool {
+        let Submission { reads, read_at, prepared, .. } = submission;
+        if reads.is_empty() && prepared.indexed.is_empty() {
+            return false;
+        }
+        // Older than what the memtables remember: it runs again.
+        *read_at < layers.floor()
+            || reads.keys.iter().any(|key| layers.written_since(key, *read_at))
+            || self.recent.invalidates(reads, *read_at)
+    }
+
+    /// Appends, syncs, publishes, answers.
+    fn commit(&mut self, batch: &mut Batch) {
+        if batch.drafts.is_empty() {
+            return;
+        }
+        let Batch { drafts, accepted, bytes, rooms } = std::mem::take(batch);
+        let span = tracing::trace_span!("append", transactions = drafts.len(), bytes);
+        let _entered = span.enter();
+        let first = self.head.next();
+        let last = Position(self.head.0 + drafts.len() as u64);
+        histogram!("lakelog_batch_transactions").record(drafts.len() as f64);
+        let appended = match self.shared.log.append(self.head, &drafts) {
+            Ok(_) => self.settle(last),
+            Err(error) => Err(error),
+        };
+        match appended {
+            Ok(()) => {
+                self.shared.log_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.shared.view.pins().publish(last);
+                for (position, (_, reply)) in (first.0..).map(Position).zip(accepted) {
+                    // A caller who went away does not undo what is done.
+                    let _ = reply.send(Ok(position));
+                }
+                self.after_publish();
+            }
+            Err(error) => {
+                tracing::error!(%first, %last, error = &error as &dyn std::error::Error, "append failed");
+                let nothing_appended = !matches!(error, LogError::DurabilityUnknown { .. });
+                if nothing_appended {
+                    self.retract(&accepted);
+                }
+                let error = Error::from(error);
+                for (_, reply) in accepted {
+                    refuse(reply, Refusal::Failed(Error::new(error.kind(), error.report())));
+                }
+            }
+        }
+        drop(rooms);
+    }
+
+    /// Makes what was appended durable, as far as the setting asks for it before the answer.
+    fn settle(&mut self, last: Position) -> Result<(), LogError> {
+        self.head = last;
+        match self.shared.settings.durability {
+            Durability::Sync => self.shared.log.sync().map(|_| ()),
+            Durability::Interval { .. } | Durability::None => {
+                self.unsynced_since.get_or_insert(self.last_time);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes back from the memtable what was not appended: the positions will be used again.
+    fn retract(&mut self, accepted: &[(SharedWriteSet, oneshot::Sender<Result<Position, Refusal>>)]) {
+        let layers = self.shared.view.layers();
+        for (set, _) in accepted {
+            layers.active().retract(self.head, set);
+        }
+        self.recent.retract(self.head);
+    }
+
+    fn after_publish(&mut self) {
+        self.recent.forget(self.shared.view.pins().oldest_reader());
+        let layers = self.shared.view.layers();
+        let active = layers.active().bytes();
+        gauge!("lakelog_memtable_bytes").set(layers.bytes() as f64);
+        gauge!("lakelog_checkpoint_lag_transactions").set((self.head.0 - layers.base_position().0) as f64);
+        let settings = &self.shared.settings;
+        let due = active >= settings.memtable_soft_bytes
+            || self.shared.log_bytes.load(Ordering::Relaxed) >= settings.checkpoint_log_bytes;
+        if due {
+            self.shared.checkpoint_due.notify_one();
+        }
+    }
+
+    /// Puts a new memtable on top; everything below it is published and synced.
+    fn freeze(&mut self) -> Position {
+        self.shared.view.freeze(self.head);
+        self.shared.log_bytes.store(0, Ordering::Relaxed);
+        self.head
+    }
+
+    fn sync(&mut self) -> Result<Position, Error> {
+        if self.unsynced_since.is_none() && self.shared.settings.durability == Durability::Sync {
+            return Ok(self.head);
+        }
+        let synced = self.shared.log.sync()?;
+        self.unsynced_since = None;
+        Ok(synced)
+    }
+
+    fn sync_when_due(&mut self) {
+        let Durability::Interval { ms } = self.shared.settings.durability else { return };
+        let Some(since) = self.unsynced_since else { return };
+        let now = self.shared.env.clock.now();
+        // A clock that jumped back counts as due: better a sync too many.
+        let due = now < since || now.0 - since.0 >= i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1000);
+        if due && let Err(error) = self.sync() {
+            // The log is latched: every later call says so to whom it concerns.
+            tracing::error!(error = %error.report(), "sync failed");
+        }
+    }
+}
+
+fn refuse(reply: oneshot::Sender<Result<Position, Refusal>>, refusal: Refusal) {
+    // A caller who went away needs no answer.
+    let _ = reply.send(Err(refusal));
+}

@@ -1,0 +1,143 @@
+//! [`Shared`]: what the facade, the committer and the checkpoint have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+
+use super::lane::LaneId;
+use super::settings::Settings;
+use super::submission::{Command, Refusal, Submission};
+use crate::env::Env;
+use crate::log::Log;
+use crate::projection::{IndexSet, View};
+use crate::types::{Error, ErrorKind, Position, ProjectionVersion, Result};
+
+/// The unit of [`Shared::room`]: a semaphore counts to less than the bytes of a large queue.
+const ROOM_UNIT_BYTES: usize = 1024;
+
+/// State shared by all handles and threads of an open store.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub env: Env,
+    pub settings: Settings,
+    pub log: Arc<dyn Log>,
+    pub view: Arc<View>,
+    pub indexes: IndexSet,
+    /// The indexes that the next checkpoint holds whole.
+    pub built: Mutex<Vec<ProjectionVersion>>,
+    pub queue: mpsc::Sender<Command>,
+    /// Room for waiting transactions, in units of [`ROOM_UNIT_BYTES`].
+    pub room: Arc<Semaphore>,
+    /// Rung when memory was freed.
+    pub memory_freed: Notify,
+    /// Rung when a checkpoint is due.
+    pub checkpoint_due: Notify,
+    /// Log bytes appended since the last freeze.
+    pub log_bytes: AtomicU64,
+    /// Why the last checkpoint failed, until one succeeds.
+    pub checkpoint_failure: Mutex<Option<String>>,
+    /// Held by the one who runs a checkpoint.
+    pub checkpointing: tokio::sync::Mutex<()>,
+    /// Set when no more writes are taken.
+    pub closing: AtomicBool,
+    /// Gives lane ids.
+    pub lanes: AtomicU64,
+}
+
+impl Shared {
+    /// Sends a transaction to the committer and waits for its fate.
+    ///
+    /// Waits at most `write_wait_ms` for room; once the transaction is with the committer it waits
+    /// until the fate is known.
+    pub async fn submit(&self, mut submission: Submission) -> Result<Position, Refusal> {
+        let failed = |error| Err(Refusal::Failed(error));
+        if let Err(error) = self.wait_for_memory().await {
+            return failed(error);
+        }
+        let units = submission.prepared.bytes().div_ceil(ROOM_UNIT_BYTES).min(self.room_units()) as u32;
+        let room = match self.room.clone().try_acquire_many_owned(units) {
+            Ok(room) => room,
+            Err(_) => match self.within_wait(self.room.clone().acquire_many_owned(units)).await {
+                Some(Ok(room)) => room,
+                Some(Err(_)) => return failed(closed()),
+                None => return failed(overloaded("the queue is full")),
+            },
+        };
+        submission._room = Some(room);
+        let (reply, answer) = oneshot::channel();
+        submission.reply = reply;
+        match self.queue.try_send(Command::Commit(Box::new(submission))) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => return failed(closed()),
+            Err(mpsc::error::TrySendError::Full(command)) => match self.within_wait(self.queue.send(command)).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return failed(closed()),
+                None => return failed(overloaded("the queue is full")),
+            },
+        }
+        answer.await.unwrap_or_else(|_| failed(closed()))
+    }
+
+    /// Sends a command that has no size and waits for its answer.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(command(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())
+    }
+
+    /// Waits while memory is above the hard limit.
+    async fn wait_for_memory(&self) -> Result<()> {
+        let full = || self.view.layers().bytes() >= self.settings.memtable_hard_bytes;
+        if !full() {
+            return Ok(());
+        }
+        self.checkpoint_due.notify_one();
+        let freed = async {
+            loop {
+                let freed = self.memory_freed.notified();
+                if !full() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        match self.within_wait(freed).await {
+            Some(()) => Ok(()),
+            None => {
+                let cause = self.checkpoint_failure.lock().clone();
+                let cause = cause.unwrap_or_else(|| "checkpoints do not keep up".to_owned());
+                Err(overloaded(&format!("memory for recent writes is full, cause=`{cause}`")))
+            }
+        }
+    }
+
+    async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
+    }
+
+    pub fn room_units(&self) -> usize {
+        room_units(&self.settings)
+    }
+
+    /// A new lane id.
+    pub fn lane_id(&self) -> LaneId {
+        LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The queue's room in units.
+pub(crate) fn room_units(settings: &Settings) -> usize {
+    (settings.queue_bytes_max / ROOM_UNIT_BYTES).min(u32::MAX as usize >> 4)
+}
+
+/// The store takes no more writes.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the store is closed")
+}
+
+fn overloaded(why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the write had to wait too long, {why}; nothing was changed"))
+}

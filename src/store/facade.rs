@@ -1,0 +1,318 @@
+//! [`Store`]: the handle that a server embeds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::batch::Batch;
+use super::builder::Builder;
+use super::context::Context;
+use super::engine::{Shared, closed};
+use super::indexing;
+use super::lane::{LaneId, Reads};
+use super::prepare::{Prepared, check_readable};
+use super::reader::{EntryStream, Reader, ScanOptions};
+use super::requests;
+use super::submission::{Command, Refusal, Submission};
+use super::threads::Threads;
+use super::transaction::{Answer, Attempt, Tx};
+use crate::event::Event;
+use crate::projection::{Index as _, UsersByEmail};
+use crate::types::{Entry, Error, ErrorKind, Key, LogId, Position, Result, Slice};
+
+/// Lost attempts after which a transaction asks for the exclusive lane.
+const LOSSES_BEFORE_LANE: u32 = 3;
+/// Between two rounds of chores.
+const CHORES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// An open store. Cheap to clone; all clones are the same store.
+///
+/// Dropping the last handle without [`Store::close`] loses nothing acknowledged: the next open
+/// recovers, as after a crash.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+}
+
+/// A committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed<T> {
+    /// Its position. For a transaction that wrote nothing, the position that it read at.
+    pub position: Position,
+    /// What the closure returned.
+    pub answer: T,
+    /// Whether the request id was known, so that nothing was applied and this is the first answer.
+    pub repeated: bool,
+}
+
+impl Store {
+    /// Opens the store in a directory, recovering what a crash left. Needs a tokio runtime.
+    ///
+    /// Errors: `not_found` when there is none (see [`Builder::create`]), `unavailable` when another
+    /// process has it open or it was written by a newer version, `corrupt` when acknowledged
+    /// bytes are damaged.
+    pub async fn open(dir: impl AsRef<Path>) -> Result<Store> {
+        Store::builder(dir).open().await
+    }
+
+    /// Settings and components first, then [`Builder::open`], [`Builder::create`] or
+    /// [`Builder::open_or_create`].
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, threads: Threads) -> Store {
+        Store { shared, threads: Arc::new(threads) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The identity of the store's log.
+    pub fn log_id(&self) -> LogId {
+        self.shared.log.id()
+    }
+
+    /// The last transaction that readers see.
+    pub fn head(&self) -> Position {
+        self.shared.view.pins().published()
+    }
+
+    /// The last transaction that is durable. Under durability `sync` the same as [`Store::head`].
+    pub fn synced(&self) -> Position {
+        *self.shared.log.follow().borrow()
+    }
+
+    /// Makes everything acknowledged durable, whatever the durability setting, and returns the
+    /// synced position.
+    pub async fn sync(&self) -> Result<Position> {
+        self.shared.ask(Command::Sync).await?
+    }
+
+    /// The newest entry of a key.
+    pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
+        check_readable(partition, key)?;
+        let key = Key::new(partition, key);
+        let found = self.shared.view.latest(&key).await?;
+        Ok(found.map(|(version, value)| Entry { encoded_key: Slice::from(key), version, value }))
+    }
+
+    /// Reads at the position of now, however long they take.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
+    }
+
+    /// Entries in key order at the position of now.
+    pub fn scan(&self, options: ScanOptions<'_>) -> Result<EntryStream> {
+        self.reader().scan(options)
+    }
+
+    /// The keys (in partition `auth`) of the users with this e-mail address, in any case.
+    pub async fn users_by_email(&self, email: &str) -> Result<Vec<Vec<u8>>> {
+        indexing::check_built(&self.shared, UsersByEmail.name())?;
+        let range = UsersByEmail::lookup(email);
+        let start = Key::key_start(range.prefix()).unwrap_or(0);
+        let prefix = range.prefix().get(start..).unwrap_or_default();
+        let mut entries = self.scan(ScanOptions::new(UsersByEmail::PARTITION).prefix(prefix))?;
+        let mut keys = Vec::new();
+        while let Some(entry) = entries.next().await {
+            keys.push(entry?.value.to_vec());
+        }
+        Ok(keys)
+    }
+
+    /// Applies a batch at one position, or, when one of its predicates fails, not at all (`conflict`).
+    pub async fn write(&self, context: Context, batch: Batch) -> Result<Committed<()>> {
+        batch.validate()?;
+        let blind = batch.ranges.is_empty() && batch.checks.is_empty() && context.request.is_none();
+        if blind {
+            context.validate()?;
+            let position = self.emit(&context, batch.writes).await?;
+            return Ok(Committed { position, answer: (), repeated: false });
+        }
+        let batch = Arc::new(batch);
+        self.transact(context, move |tx| {
+            let batch = batch.clone();
+            async move {
+                for (key, predicate) in &batch.checks {
+                    tx.check_encoded(key, predicate).await?;
+                }
+                for (partition, prefix) in &batch.ranges {
+                    tx.delete_range(partition, prefix).await?;
+                }
+                for event in &batch.writes {
+                    match event {
+                        Event::Set { partition, key, value } => tx.set(partition, key, value)?,
+                        Event::Delete { partition, key } => tx.delete(partition, key)?,
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Runs a transaction: strictly serializable, retried by the store until it commits.
+    ///
+    /// The closure reads and writes through the [`Tx`] and awaits nothing else; it may run several
+    /// times and must have no other effect. An error that it returns ends the transaction with
+    /// nothing written. With a request id in the context, a repetition gives the remembered answer
+    /// without running the closure.
+    ///
+    /// Dropping the future before it is done may leave the transaction committed or not.
+    pub async fn transact<T, F, Fut>(&self, context: Context, closure: F) -> Result<Committed<T>>
+    where
+        T: Answer,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let span = tracing::debug_span!("command", actor = %context.actor);
+        let _span = span.clone();
+        context.validate()?;
+        let mut lane: Option<LaneTicket> = None;
+        let mut losses = 0;
+        loop {
+            let tx = Tx::new(self.shared.clone());
+            if let Some(request) = &context.request
+                && let Some((position, remembered)) = requests::recall(&tx, request).await?
+            {
+                let answer = T::decode(&remembered.answer)
+                    .ok_or_else(|| Error::new(ErrorKind::Invalid, "the remembered answer is of another type"))?;
+                return Ok(Committed { position, answer, repeated: true });
+            }
+            let answer = closure(tx.clone()).await?;
+            let attempt = tx.finish();
+            if attempt.events.is_empty() && context.request.is_none() {
+                // Everything was read at one published position: that is where it stands in the order.
+                return Ok(Committed { position: attempt.read_at, answer, repeated: false });
+            }
+            let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
+            let prepared = Prepared::new(&self.shared, &context, remembered, attempt.events)?;
+            let reads = attempt.reads.clone();
+            let attempt = Attempt { events: Vec::new(), ..attempt };
+            match self.submit(attempt, prepared, lane.as_ref().map(|lane| lane.id)).await {
+                Ok(position) => return Ok(Committed { position, answer, repeated: false }),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Conflict) => losses += 1,
+            }
+            drop(tx);
+            if losses >= LOSSES_BEFORE_LANE && lane.is_none() {
+                lane = Some(LaneTicket::reserve(&self.shared, reads).await?);
+            }
+        }
+    }
+
+    /// Appends events that read nothing: never a conflict, except with a checkpoint that moved the
+    /// old values of indexed keys away.
+    pub(crate) async fn emit(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
+        if events.is_empty() {
+            return Ok(self.head());
+        }
+        self.append(context, events).await
+    }
+
+    /// The same, also with no events at all.
+    pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
+        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events)?;
+        loop {
+            let pin = (!prepared.indexed.is_empty()).then(|| self.shared.view.pins().pin());
+            let read_at = pin.as_ref().map_or(Position::ZERO, |pin| pin.position());
+            let attempt = Attempt { read_at, reads: Reads::default(), events: Vec::new() };
+            match self.submit(attempt, prepared.clone(), None).await {
+                Ok(position) => return Ok(position),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Conflict) => {}
+            }
+        }
+    }
+
+    async fn submit(&self, attempt: Attempt, prepared: Prepared, lane: Option<LaneId>) -> Result<Position, Refusal> {
+        let mut old_values = Vec::with_capacity(prepared.indexed.len());
+        for key in &prepared.indexed {
+            let old = self.shared.view.get(key, attempt.read_at).await;
+            let old = old.map_err(|error| Refusal::Failed(Error::from(error)))?;
+            old_values.push(old.map(|(_, value)| value));
+        }
+        let (reply, _) = oneshot::channel();
+        let Attempt { read_at, reads, .. } = attempt;
+        self.shared.submit(Submission { read_at, reads, old_values, prepared, lane, reply, _room: None }).await
+    }
+
+    /// What a store does by itself from time to time: builds missing indexes, forgets old requests.
+    pub(crate) fn start_chores(&self, runtime: &tokio::runtime::Handle) {
+        let (shared, threads) = (self.shared.clone(), Arc::downgrade(&self.threads));
+        runtime.spawn(async move {
+            let mut interval = tokio::time::interval(CHORES_INTERVAL);
+            while !shared.closing.load(Ordering::Acquire) {
+                interval.tick().await;
+                // The chores keep no store open that its owners have dropped.
+                let Some(threads) = threads.upgrade() else { return };
+                let store = Store { shared: shared.clone(), threads };
+                let done = match store.build_indexes().await {
+                    Ok(()) => store.expire_requests().await.map(|_| ()),
+                    failed => failed,
+                };
+                if let Err(error) = done
+                    && !shared.closing.load(Ordering::Acquire)
+                {
+                    tracing::warn!(error = %error.report(), "a chore of the store failed; it is tried again");
+                }
+            }
+        });
+    }
+
+    /// Brings everything acknowledged so far into the base and returns the position reached.
+    pub async fn checkpoint(&self) -> Result<Position> {
+        super::checkpoint::run(&self.shared).await
+    }
+
+    /// Syncs, writes a last checkpoint where one is possible, and releases the directory. Other handles answer `closed`
+    /// from then on.
+    pub async fn close(&self) -> Result<()> {
+        self.shared.closing.store(true, Ordering::Release);
+        let done = match self.shared.ask(Command::Close).await {
+            Ok(done) => done,
+            // Closed before: nothing left to do.
+            Err(_) => Ok(()),
+        };
+        self.shared.checkpoint_due.notify_one();
+        self.shared.memory_freed.notify_waiters();
+        let threads = self.threads.clone();
+        // A thread may be in the middle of a long write to the base.
+        tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
+        done?;
+        Ok(self.shared.log.close()?)
+    }
+}
+
+/// A place in the exclusive lane, given back on drop.
+struct LaneTicket {
+    shared: Arc<Shared>,
+    id: LaneId,
+}
+
+impl LaneTicket {
+    async fn reserve(shared: &Arc<Shared>, reads: Reads) -> Result<LaneTicket> {
+        let ticket = LaneTicket { shared: shared.clone(), id: shared.lane_id() };
+        let (granted, turn) = oneshot::channel();
+        let command = Command::Reserve { id: ticket.id, reads, granted };
+        shared.queue.send(command).await.map_err(|_| closed())?;
+        // Bounded: a turn that does not come is no reason to stop trying without it.
+        let _ = tokio::time::timeout(Duration::from_millis(shared.settings.write_wait_ms), turn).await;
+        Ok(ticket)
+    }
+}
+
+impl Drop for LaneTicket {
+    fn drop(&mut self) {
+        // When the queue is full the lane ends by its own bound.
+        let _ = self.shared.queue.try_send(Command::Release(self.id));
+    }
+}

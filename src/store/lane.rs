@@ -1,0 +1,124 @@
+//! The exclusive lane: how a transaction that lost several times is sure to win.
+//!
+//! Who holds the lane has named what it reads. Until it commits or its time is up, transactions that
+//! would invalidate those reads wait in their order; all others pass.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+
+use super::submission::Submission;
+use crate::projection::WriteSet;
+use crate::types::Key;
+
+/// Identifies one caller's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LaneId(pub u64);
+
+/// Keys and key ranges that a transaction read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reads {
+    pub keys: Vec<Key>,
+    /// Encoded `from <= key < to`; an empty `to` is no end.
+    pub ranges: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Reads {
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.is_empty()
+    }
+
+    /// Whether the writes change what was read.
+    pub fn met_by(&self, set: &WriteSet) -> bool {
+        self.keys.iter().any(|key| set.meets_key(key)) || self.ranges.iter().any(|(from, to)| set.meets_range(from, to))
+    }
+}
+
+/// Ticks that a lane is held at most without its holder committing.
+const TICKS_MAX: u32 = 20;
+
+/// The lane, who waits for it, and who waits because of it.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    held: Option<Held>,
+    waiting: VecDeque<(LaneId, Reads, oneshot::Sender<()>)>,
+    parked: VecDeque<Box<Submission>>,
+}
+
+struct Held {
+    id: LaneId,
+    reads: Reads,
+    ticks: u32,
+}
+
+impl Lanes {
+    /// Queues a caller for the lane.
+    pub fn reserve(&mut self, id: LaneId, reads: Reads, granted: oneshot::Sender<()>) {
+        self.waiting.push_back((id, reads, granted));
+        self.advance();
+    }
+
+    /// Whether the submission has to wait for the holder of the lane.
+    pub fn blocks(&self, submission: &Submission) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| submission.lane != Some(held.id) && held.reads.met_by(&submission.prepared.set))
+    }
+
+    /// Lets a submission wait.
+    pub fn park(&mut self, submission: Box<Submission>) {
+        self.parked.push_back(submission);
+    }
+
+    /// The holder lost once more because it read something else than it had named: that is kept for
+    /// it as well from now on.
+    pub fn widen(&mut self, id: LaneId, reads: &Reads) {
+        if let Some(held) = self.held.as_mut().filter(|held| held.id == id) {
+            held.reads.keys.extend(reads.keys.iter().cloned());
+            held.reads.ranges.extend(reads.ranges.iter().cloned());
+        }
+    }
+
+    /// The lane of this id is given back, whether held or waited for.
+    pub fn release(&mut self, id: LaneId) {
+        self.waiting.retain(|(waiting, ..)| *waiting != id);
+        if self.held.as_ref().is_some_and(|held| held.id == id) {
+            self.held = None;
+        }
+        self.advance();
+    }
+
+    /// Time passes. A holder that takes too long loses the lane, not its transaction.
+    pub fn tick(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.ticks += 1;
+            if held.ticks > TICKS_MAX {
+                self.held = None;
+            }
+        }
+        self.advance();
+    }
+
+    /// Those who waited and now may try, in their order; empty while the lane is held.
+    pub fn unpark(&mut self) -> VecDeque<Box<Submission>> {
+        if self.held.is_some() { VecDeque::new() } else { std::mem::take(&mut self.parked) }
+    }
+
+    /// Everybody who waited, when the committer closes.
+    pub fn take_all(&mut self) -> VecDeque<Box<Submission>> {
+        self.held = None;
+        self.waiting.clear();
+        std::mem::take(&mut self.parked)
+    }
+
+    /// Grants a free lane to the next in line, but not before those whom the last holder kept waiting had
+    /// their try.
+    pub fn advance(&mut self) {
+        while self.held.is_none() && self.parked.is_empty() {
+            let Some((id, reads, granted)) = self.waiting.pop_front() else { return };
+            if granted.send(()).is_ok() {
+                self.held = Some(Held { id, reads, ticks: 0 });
+            }
+        }
+    }
+}

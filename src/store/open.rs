@@ -1,0 +1,218 @@
+//! Opening: log recovery, trust or rebuild of the base, replay of what came after it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use super::builder::Builder;
+use super::checkpoint::{chain_at, write_frozen};
+use super::committer::Committer;
+use super::engine::{Shared, room_units};
+use super::facade::Store;
+use super::indexing;
+use super::threads::Threads;
+use crate::backends::{Backend, BackendError, MemoryBackend};
+use crate::event::Transaction;
+use crate::log::{DirLock, FileLog, Frame, Log, LogError, LogSettings};
+use crate::projection::{Found, Pins, View, project_events, project_request};
+use crate::types::{Error, ErrorKind, Position, Result, Stamp};
+
+/// The log's directory in the store's.
+pub(crate) const LOG_DIR: &str = "log";
+/// The base's directory in the store's.
+pub(crate) const BASE_DIR: &str = "base";
+/// The lock file in the store's directory.
+pub(crate) const LOCK_FILE: &str = "LOCK";
+
+/// What to do about a store that is there, or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    Required,
+    Forbidden,
+    Allowed,
+}
+
+/// An open store without threads: whoever holds the committer steps it.
+pub(crate) struct Opened {
+    pub shared: Arc<Shared>,
+    pub committer: Committer,
+}
+
+/// Opens on a blocking thread, since recovery reads files, then starts the threads.
+pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> {
+    let handle = Handle::current();
+    let runtime = handle.clone();
+    let opened = tokio::task::spawn_blocking(move || runtime.block_on(open_stepped(builder, existing)))
+        .await
+        .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
+    let threads = Threads::start(&opened.shared, opened.committer, &handle)?;
+    let store = Store::new(opened.shared, threads);
+    store.start_chores(&handle);
+    Ok(store)
+}
+
+/// Opens without starting anything.
+pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result<Opened> {
+    let span = tracing::info_span!("recovery", dir = %builder.dir.display());
+    let _span = span.clone();
+    builder.settings.validate()?;
+    let lock = lock(&builder, existing)?;
+    let base = base(&builder)?;
+    let stamp = sound_stamp(base.as_ref()).await?;
+    let log = open_log(&builder, lock, existing, stamp.as_ref())?;
+    let trusted = match &stamp {
+        Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
+        found => {
+            if found.is_some() {
+                tracing::warn!(parent: &span, "the base is not of this log's history; it is rebuilt");
+            }
+            base.clear().await?;
+            Position::ZERO
+        }
+    };
+    if trusted < log.floor() {
+        let message =
+            format!("the base is missing and the log below it was trimmed, floor=`{}`; restore a dump", log.floor());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    let stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
+    let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let shared = Arc::new(Shared {
+        room: Arc::new(Semaphore::new(room_units(&builder.settings))),
+        view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
+        env: builder.env,
+        settings: builder.settings,
+        log: Arc::new(log),
+        built: Mutex::new(indexing::projections(&builder.indexes, stamped.as_deref())),
+        indexes: builder.indexes,
+        queue,
+        memory_freed: Notify::new(),
+        checkpoint_due: Notify::new(),
+        log_bytes: AtomicU64::new(0),
+        checkpoint_failure: Mutex::new(None),
+        checkpointing: tokio::sync::Mutex::new(()),
+        closing: AtomicBool::new(false),
+        lanes: AtomicU64::new(0),
+    });
+    replay(&shared, trusted).await?;
+    let committer = Committer::new(shared.clone(), commands);
+    Ok(Opened { shared, committer })
+}
+
+/// Takes the lock before anything is looked at. Only a store that may be created gets a directory.
+fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
+    let (fs, dir) = (&builder.env.fs, &builder.dir);
+    let failed = |action: &'static str| move |source| Error::from(LogError::Io { action, path: dir.clone(), source });
+    if !fs.exists(&dir.join(LOG_DIR)).map_err(failed("look for the store"))? && existing == Existing::Required {
+        return Err(Error::from(LogError::NotFound { path: dir.clone() }));
+    }
+    if existing != Existing::Required {
+        fs.create_dir_all(dir).map_err(failed("create the directory"))?;
+    }
+    Ok(DirLock::take(&builder.env, &dir.join(LOCK_FILE))?)
+}
+
+fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<&Stamp>) -> Result<FileLog> {
+    let settings =
+        LogSettings { segment_bytes: builder.settings.segment_bytes, min_free_bytes: builder.settings.min_free_bytes };
+    let (env, dir) = (&builder.env, &builder.dir.join(LOG_DIR));
+    let known = stamp.map(|stamp| (stamp.log_id, stamp.position));
+    match existing {
+        Existing::Forbidden => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+        Existing::Required => Ok(FileLog::open(env.clone(), lock, dir, settings, known)?),
+        Existing::Allowed => match FileLog::open(env.clone(), lock.clone(), dir, settings.clone(), known) {
+            Err(LogError::NotFound { .. }) => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+            opened => Ok(opened?),
+        },
+    }
+}
+
+fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
+    if let Some(backend) = &builder.backend {
+        return Ok(backend.clone());
+    }
+    default_base(builder)
+}
+
+fn default_base(_builder: &Builder) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(MemoryBackend::new()))
+}
+
+/// The base's stamp, or none where the base cannot be trusted: it is then dropped and rebuilt.
+async fn sound_stamp(base: &dyn Backend) -> Result<Option<Stamp>> {
+    match base.stamp().await {
+        Ok(stamp) => Ok(stamp.filter(|stamp| stamp.format == Stamp::FORMAT)),
+        Err(error @ (BackendError::Corrupt { .. } | BackendError::OtherFormat { .. })) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the base cannot be read; it is rebuilt");
+            Ok(None)
+        }
+        Err(error) => Err(Error::from(error)),
+    }
+}
+
+/// Whether the stamp is of this log's history and of indexes that this version knows.
+fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
+    if stamp.log_id != log.id() || stamp.position < log.floor() {
+        return Ok(false);
+    }
+    if !indexing::all_known(&builder.indexes, &stamp.projections) {
+        return Ok(false);
+    }
+    Ok(stamp.position > Position::ZERO && chain_at(log, stamp.position)? == stamp.chain)
+}
+
+/// Applies every transaction above `from` and publishes the head.
+async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
+    let head = shared.log.head().position;
+    shared.view.pins().publish(from);
+    if from == head {
+        return Ok(());
+    }
+    for frame in shared.log.read(from.next())? {
+        let frame = frame?;
+        let position = frame.position;
+        apply(shared, frame).await?;
+        shared.view.pins().publish(position);
+        if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
+            shared.view.freeze(position);
+            write_frozen(shared, position).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies one transaction to the memtable, exactly as the committer would have.
+async fn apply(shared: &Shared, frame: Frame) -> Result<()> {
+    let Frame { position, time, payload, .. } = frame;
+    shared.log_bytes.fetch_add(payload.len() as u64, std::sync::atomic::Ordering::Relaxed);
+    let transaction = Transaction::decode(payload).map_err(|error| {
+        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })?;
+    if let Some(event) = transaction.unsupported() {
+        let message = format!(
+            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
+            event.kind,
+            event.minimum_reader_version()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    let mut set = project_events(&transaction.events);
+    let covered: Vec<_> = set.writes.iter().filter(|write| shared.indexes.covers(&write.key)).cloned().collect();
+    for write in covered {
+        let old = match shared.view.layers().recent(&write.key, Position::MAX) {
+            Found::Value(_, value) => Some(value),
+            Found::Deleted(_) => None,
+            Found::Nothing => shared.view.latest(&write.key).await?.map(|(_, value)| value),
+        };
+        shared.indexes.project(&write.key, old.as_deref(), write.value.as_deref(), &mut set);
+    }
+    if let Some(request) = &transaction.request {
+        project_request(time, request, &mut set);
+    }
+    shared.view.layers().active().insert(position, &set);
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The caller's side of a commit: checking arguments, encoding, hashing.
+//!
+//! Everything that does not depend on a transaction's place is done here, on the caller's thread, so
+//! that the one committer thread does as little as possible.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::context::Context;
+use super::engine::Shared;
+use crate::event::{Event, Request, Transaction};
+use crate::projection::{OWN_PARTITIONS, WriteSet, project_events};
+use crate::types::{Digest, Error, ErrorKind, Key, Limits, Result, Salt};
+
+/// A transaction with everything but its place in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub payload: Bytes,
+    pub salt: Salt,
+    pub digest: Digest,
+    pub set: WriteSet,
+    /// Keys of `set` that an index covers.
+    pub indexed: Vec<Key>,
+    pub request: Option<Request>,
+}
+
+impl Prepared {
+    /// Encodes and hashes a transaction within the limits.
+    pub fn new(shared: &Shared, context: &Context, answer: Bytes, events: Vec<Event>) -> Result<Prepared> {
+        if events.len() > Limits::TRANSACTION_OPERATIONS_MAX {
+            return Err(too_large("operations", events.len(), Limits::TRANSACTION_OPERATIONS_MAX));
+        }
+        if answer.len() > Limits::ANSWER_BYTES_MAX && context.request.is_some() {
+            return Err(too_large("answer bytes", answer.len(), Limits::ANSWER_BYTES_MAX));
+        }
+        let request =
+            context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
+        let set = project_events(&events);
+        let transaction = Transaction { actor: context.actor.clone(), reason: context.reason.clone(), request, events };
+        let payload = transaction.encode();
+        if payload.len() > Limits::TRANSACTION_BYTES_MAX {
+            return Err(too_large("bytes", payload.len(), Limits::TRANSACTION_BYTES_MAX));
+        }
+        let mut salt = Salt::default();
+        shared.env.entropy.fill(&mut salt.0);
+        let digest = Digest::of(&salt, &payload);
+        let covered = set.writes.iter().map(|write| &write.key).filter(|key| shared.indexes.covers(key));
+        let indexed = covered.cloned().collect();
+        Ok(Prepared { payload, salt, digest, set, indexed, request: transaction.request })
+    }
+
+    /// What the transaction takes of the queue's room, in bytes.
+    pub fn bytes(&self) -> usize {
+        // Payload and write set hold the same bytes once each.
+        2 * self.payload.len() + 512
+    }
+}
+
+/// The write set of a prepared transaction once the committer has completed it.
+pub(crate) type SharedWriteSet = Arc<WriteSet>;
+
+fn too_large(what: &str, found: usize, max: usize) -> Error {
+    Error::new(ErrorKind::Invalid, format!("the transaction is too large, {what}=`{found}` limit=`{max}`"))
+}
+
+/// Checks a partition and a key that are to be read: neither is empty.
+pub(crate) fn check_readable(partition: &[u8], key: &[u8]) -> Result<()> {
+    check_partition(partition)?;
+    if key.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "the key is empty"));
+    }
+    check_length(partition, key)
+}
+
+/// Checks a partition and a key that are to be written.
+pub(crate) fn check_key(partition: &[u8], key: &[u8]) -> Result<()> {
+    check_writable(partition)?;
+    check_readable(partition, key)
+}
+
+/// Checks a range that is to be deleted; the prefix may be empty.
+pub(crate) fn check_range(partition: &[u8], prefix: &[u8]) -> Result<()> {
+    check_writable(partition)?;
+    check_partition(partition)?;
+    check_length(partition, prefix)
+}
+
+/// Checks a value.
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > Limits::VALUE_BYTES_MAX {
+        let (found, max) = (value.len(), Limits::VALUE_BYTES_MAX);
+        return Err(Error::new(ErrorKind::Invalid, format!("the value is too long, bytes=`{found}` limit=`{max}`")));
+    }
+    Ok(())
+}
+
+/// Checks a partition that is to be read.
+pub(crate) fn check_partition(partition: &[u8]) -> Result<()> {
+    let (found, max) = (partition.len(), Limits::PARTITION_BYTES_MAX);
+    if found == 0 {
+        return Err(Error::new(ErrorKind::Invalid, "the partition is empty"));
+    }
+    if found > max {
+        let message = format!("the partition is too long, bytes=`{found}` limit=`{max}`");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}
+
+fn check_writable(partition: &[u8]) -> Result<()> {
+    if partition.first() == Some(&OWN_PARTITIONS) {
+        let partition = partition.escape_ascii();
+        let message = format!("the partition belongs to the store itself, partition=`{partition}`");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}
+
+fn check_length(partition: &[u8], key: &[u8]) -> Result<()> {
+    let (found, max) = (partition.len() + key.len(), Limits::PARTITION_AND_KEY_BYTES_MAX);
+    if found > max {
+        let message = format!("partition and key are too long, bytes=`{found}` limit=`{max}`");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
+}

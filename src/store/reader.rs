@@ -1,0 +1,202 @@
+//! [`Reader`]: reads at one position, and the stream of entries that a scan gives.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin as FuturePin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio_stream::Stream;
+
+use super::engine::Shared;
+use super::prepare::{check_partition, check_readable};
+use crate::backends::BackendError;
+use crate::projection::{OWN_PARTITIONS, Pin, Scanner};
+use crate::types::{Entry, Error, Key, KeyRange, Position, Result, Slice};
+
+/// Reads at the position that was published when it was made. Cheap to clone and to hold: it pins
+/// that position, not memory.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    pin: Pin,
+}
+
+/// What to scan: a partition, or the part of it that begins with a prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanOptions<'a> {
+    pub(crate) partition: &'a [u8],
+    pub(crate) prefix: &'a [u8],
+    pub(crate) from: &'a [u8],
+    pub(crate) limit: Option<usize>,
+    pub(crate) batch: usize,
+}
+
+impl<'a> ScanOptions<'a> {
+    /// A whole partition.
+    pub fn new(partition: &'a [u8]) -> ScanOptions<'a> {
+        ScanOptions { partition, prefix: b"", from: b"", limit: None, batch: 0 }
+    }
+
+    /// Only keys that begin with this.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &'a [u8]) -> ScanOptions<'a> {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Only keys not below this one (inclusive; it need not exist).
+    #[must_use]
+    pub fn from(mut self, from: &'a [u8]) -> ScanOptions<'a> {
+        self.from = from;
+        self
+    }
+
+    /// At most this many entries.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> ScanOptions<'a> {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Entries fetched at a time: a hint that never changes the result. 0 is the default.
+    #[must_use]
+    pub fn batch(mut self, batch: usize) -> ScanOptions<'a> {
+        self.batch = batch;
+        self
+    }
+
+    /// Encoded `from <= key < to`.
+    pub(crate) fn encoded(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        check_partition(self.partition)?;
+        let from = Key::encode(self.partition, self.from.max(self.prefix));
+        Ok((from, KeyRange::new(self.partition, self.prefix).end()))
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Reader {
+        let pin = shared.view.pins().pin();
+        Reader { shared, pin }
+    }
+
+    /// The position read at.
+    pub fn position(&self) -> Position {
+        self.pin.position()
+    }
+
+    /// The entry of a key.
+    pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
+        check_readable(partition, key)?;
+        let key = Key::new(partition, key);
+        let found = self.shared.view.get(&key, self.position()).await?;
+        Ok(found.map(|(version, value)| Entry { encoded_key: Slice::from(key), version, value }))
+    }
+
+    /// Entries in key order.
+    pub fn scan(&self, options: ScanOptions<'_>) -> Result<EntryStream> {
+        let (from, to) = options.encoded()?;
+        let start = Key::encode(options.partition, b"").len();
+        let limit = options.limit.unwrap_or(usize::MAX);
+        Ok(self.stream(&from, to, options.batch.min(limit), Some(start), limit))
+    }
+
+    /// Every entry of every partition, by partition and key. The store's own partitions only with
+    /// `internal`.
+    pub fn scan_all(&self, internal: bool) -> EntryStream {
+        let from = if internal { Vec::new() } else { vec![OWN_PARTITIONS + 1] };
+        self.stream(&from, Vec::new(), 0, None, usize::MAX)
+    }
+
+    fn stream(&self, from: &[u8], to: Vec<u8>, batch: usize, key_start: Option<usize>, limit: usize) -> EntryStream {
+        let scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), from, to, batch);
+        let partition = key_start.map(|start| from.get(..start).unwrap_or_default().to_vec());
+        EntryStream { state: State::Idle(Box::new(scanner)), ready: VecDeque::new(), partition, left: limit }
+    }
+}
+
+/// Entries in key order, at one position. After an error it ends.
+#[must_use = "a stream does nothing unless polled"]
+pub struct EntryStream {
+    state: State,
+    ready: VecDeque<Entry>,
+    /// The encoded partition that a seek stays in; `None` for a scan over all partitions.
+    partition: Option<Vec<u8>>,
+    left: usize,
+}
+
+type Fetched = (Box<Scanner>, Result<Vec<Entry>, BackendError>);
+
+enum State {
+    Idle(Box<Scanner>),
+    Fetching(FuturePin<Box<dyn Future<Output = Fetched> + Send>>),
+    Done,
+}
+
+impl EntryStream {
+    /// Goes to the first entry whose key is not below `key`, forwards or backwards, also after the
+    /// end. Not for scans over all partitions, where it does nothing.
+    pub async fn seek(&mut self, key: &[u8]) {
+        let Some(partition) = &self.partition else { return };
+        let target = [&partition[..], key].concat();
+        self.ready.clear();
+        let mut scanner = match std::mem::replace(&mut self.state, State::Done) {
+            State::Idle(scanner) => scanner,
+            State::Fetching(fetch) => fetch.await.0,
+            State::Done => return,
+        };
+        scanner.seek(&target);
+        self.state = State::Idle(scanner);
+    }
+
+    /// The next entry; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Entry>> {
+        std::future::poll_fn(|context| FuturePin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for EntryStream {
+    type Item = Result<Entry>;
+
+    fn poll_next(mut self: FuturePin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            if let Some(entry) = self.ready.pop_front() {
+                self.left -= 1;
+                return Poll::Ready(Some(Ok(entry)));
+            }
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Done => return Poll::Ready(None),
+                State::Idle(mut scanner) => {
+                    self.state = State::Fetching(Box::pin(async move {
+                        let page = scanner.page().await;
+                        (scanner, page)
+                    }));
+                }
+                State::Fetching(mut fetch) => match fetch.as_mut().poll(context) {
+                    Poll::Pending => {
+                        self.state = State::Fetching(fetch);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((scanner, Ok(page))) => {
+                        // Idle also at the end: a seek may go back.
+                        self.state = State::Idle(scanner);
+                        if page.is_empty() {
+                            return Poll::Ready(None);
+                        }
+                        self.ready = page.into();
+                    }
+                    Poll::Ready((_, Err(error))) => return Poll::Ready(Some(Err(Error::from(error)))),
+                },
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for EntryStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EntryStream").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}

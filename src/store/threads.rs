@@ -1,0 +1,124 @@
+//! The store's threads: thin loops around what can be stepped without them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::checkpoint;
+use super::committer::Committer;
+use super::engine::Shared;
+use super::settings::Durability;
+use super::submission::Command;
+use crate::types::{Error, ErrorKind, Result};
+
+/// The longest time between two ticks of the committer.
+const TICK: Duration = Duration::from_millis(100);
+/// Wait after a failed checkpoint before the next try.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Committer, checkpoint and upkeep.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    /// Dropped to stop the upkeep at once.
+    stop: Mutex<Option<std_mpsc::Sender<()>>>,
+    shared: Arc<Shared>,
+}
+
+impl Threads {
+    /// Starts them. Futures of the backend run on the given runtime.
+    pub fn start(shared: &Arc<Shared>, committer: Committer, handle: &Handle) -> Result<Threads> {
+        let (stop, stopped) = std_mpsc::channel();
+        let threads = Threads { handles: Mutex::default(), stop: Mutex::new(Some(stop)), shared: shared.clone() };
+        threads.spawn("lakelog-commit", move || committer.run())?;
+        let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
+        threads.spawn("lakelog-checkpoint", move || runtime.block_on(checkpoints(&checkpoint_shared)))?;
+        let upkeep_shared = shared.clone();
+        threads.spawn("lakelog-upkeep", move || upkeep(&upkeep_shared, &stopped))?;
+        Ok(threads)
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("cannot start a thread, name=`{name}`")).with_source(error)
+        })?;
+        self.handles.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until all have ended; the store is closing.
+    pub fn join(&self) {
+        self.stop.lock().take();
+        let handles = std::mem::take(&mut *self.handles.lock());
+        for handle in handles {
+            if handle.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // The last handle is gone without a close. Nobody waits for the threads: they end by themselves once they
+        // see that the store is closing, and only then is the directory free.
+        self.shared.closing.store(true, Ordering::Release);
+        let (reply, _) = tokio::sync::oneshot::channel();
+        // With a full queue the committer is busy; the upkeep thread has ended, so nobody ticks,
+        // but every waiting transaction is still answered.
+        let _ = self.shared.queue.try_send(Command::Close(reply));
+        self.shared.checkpoint_due.notify_one();
+    }
+}
+
+async fn checkpoints(shared: &Arc<Shared>) {
+    while !shared.closing.load(Ordering::Acquire) {
+        shared.checkpoint_due.notified().await;
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = checkpoint::run(shared).await {
+            tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        loop {
+            match checkpoint::maintain(shared).await {
+                Ok(true) if !shared.closing.load(Ordering::Acquire) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = %error.report(), "maintenance of the base failed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
+    let tick = match shared.settings.durability {
+        Durability::Interval { ms } => TICK.min(Duration::from_millis(ms)),
+        Durability::Sync | Durability::None => TICK,
+    };
+    loop {
+        if let Err(error) = shared.log.upkeep() {
+            // The next append that needs the room says so to its caller.
+            tracing::debug!(error = &error as &dyn std::error::Error, "upkeep of the log failed");
+        }
+        match stopped.recv_timeout(tick) {
+            Err(std_mpsc::RecvTimeoutError::Timeout) => {}
+            _ => return,
+        }
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+        // A full queue means that the committer is at work anyway.
+        let _ = shared.queue.try_send(Command::Tick);
+    }
+}

@@ -1,0 +1,268 @@
+//! [`Tx`]: a transaction while it is being decided.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::batch::Predicate;
+use super::engine::Shared;
+use super::lane::Reads;
+use super::prepare::{check_key, check_range, check_readable, check_value};
+use super::reader::ScanOptions;
+use crate::event::Event;
+use crate::projection::{Pin, Scanner};
+use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, Limits, Position, Result, Slice};
+
+/// A handle on one attempt of a transaction. Reads see one position and the transaction's own
+/// writes; they are recorded, and validated when it commits. Cheap to clone; useless after the
+/// closure has returned.
+#[derive(Clone, Debug)]
+pub struct Tx {
+    shared: Arc<Shared>,
+    pin: Pin,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reads: Reads,
+    ranges: Vec<KeyRange>,
+    range_events: Vec<Event>,
+    writes: BTreeMap<Key, (Event, Option<Slice>)>,
+}
+
+/// What a transaction gives back when it is done, remembered for its request id. At most 4 KiB
+/// encoded, no secrets.
+pub trait Answer: Sized + Send {
+    /// Bytes to remember.
+    fn encode(&self) -> Vec<u8>;
+    /// The inverse; `None` for bytes that `encode` does not give.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Answer for () {
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn decode(_: &[u8]) -> Option<()> {
+        Some(())
+    }
+}
+
+impl Answer for bool {
+    fn encode(&self) -> Vec<u8> {
+        vec![u8::from(*self)]
+    }
+
+    fn decode(bytes: &[u8]) -> Option<bool> {
+        bytes.first().map(|&byte| byte != 0)
+    }
+}
+
+impl Answer for u64 {
+    fn encode(&self) -> Vec<u8> {
+        self.to_le_bytes().to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<u64> {
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+}
+
+impl Answer for String {
+    fn encode(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<String> {
+        String::from_utf8(bytes.to_vec()).ok()
+    }
+}
+
+impl Answer for Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
+        self.clone()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
+        Some(bytes.to_vec())
+    }
+}
+
+/// What an attempt leaves behind.
+pub(crate) struct Attempt {
+    pub read_at: Position,
+    pub reads: Reads,
+    pub events: Vec<Event>,
+}
+
+impl Tx {
+    pub(crate) fn new(shared: Arc<Shared>) -> Tx {
+        let pin = shared.view.pins().pin();
+        Tx { shared, pin, state: Arc::default() }
+    }
+
+    /// The position that the transaction reads at.
+    pub fn position(&self) -> Position {
+        self.pin.position()
+    }
+
+    /// The entry of a key, the transaction's own write included (its version is then
+    /// [`Position::MAX`]).
+    pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
+        check_readable(partition, key)?;
+        let found = self.read(&Key::new(partition, key)).await?;
+        let encoded_key = Slice::from(Key::new(partition, key));
+        Ok(found.map(|(version, value)| Entry { encoded_key, version, value }))
+    }
+
+    /// Requires a predicate to hold for a key, else the transaction ends as `conflict`.
+    pub async fn check(&self, partition: &[u8], key: &[u8], predicate: &Predicate) -> Result<()> {
+        check_readable(partition, key)?;
+        self.check_encoded(&Key::new(partition, key), predicate).await
+    }
+
+    pub(crate) async fn check_encoded(&self, key: &Key, predicate: &Predicate) -> Result<()> {
+        let found = self.read(key).await?;
+        if predicate.holds(found.as_ref()) {
+            return Ok(());
+        }
+        let partition = Key::partition_of(key).unwrap_or_default();
+        let (partition, name) = (partition.escape_ascii(), key[Key::key_start(key).unwrap_or(0)..].escape_ascii());
+        let version = found.map_or_else(|| "none".to_owned(), |(version, _)| version.to_string());
+        let message = format!("a predicate failed, partition=`{partition}` key=`{name}` version=`{version}`");
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+
+    /// Entries of a partition in key order, the transaction's own writes included: at most
+    /// `options.limit` of them. Recorded is the range up to the last key handed out.
+    pub async fn scan(&self, options: ScanOptions<'_>) -> Result<Vec<Entry>> {
+        let (from, to) = options.encoded()?;
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let mut scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), &from, to.clone(), limit);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut exhausted = false;
+        // Own writes may hide entries, so pages are read until enough is left of them.
+        while !exhausted && self.overlay(&entries, &from, &to, true).len() < limit {
+            let page = scanner.page().await?;
+            exhausted = page.is_empty();
+            entries.extend(page);
+        }
+        let mut seen = self.overlay(&entries, &from, &to, !exhausted);
+        let cut = seen.len() > limit || !exhausted;
+        seen.truncate(limit);
+        let read_to = match seen.last().filter(|_| cut) {
+            // The smallest key above the last one handed out.
+            Some(last) => [&last.encoded_key[..], &[0]].concat(),
+            None => to,
+        };
+        self.state.lock().reads.ranges.push((from, read_to));
+        Ok(seen)
+    }
+
+    /// `entries` with the transaction's own writes applied; with `bounded` none beyond the last entry.
+    fn overlay(&self, entries: &[Entry], from: &[u8], to: &[u8], bounded: bool) -> Vec<Entry> {
+        let state = self.state.lock();
+        let mut seen: BTreeMap<Slice, Entry> = entries
+            .iter()
+            .filter(|entry| !state.ranges.iter().any(|range| range.contains(&entry.encoded_key)))
+            .map(|entry| (entry.encoded_key.clone(), entry.clone()))
+            .collect();
+        let last = entries.last().map(|entry| entry.encoded_key.clone());
+        for (key, (_, value)) in &state.writes {
+            let beyond = bounded && last.as_ref().is_none_or(|last| key[..] > last[..]);
+            if key[..] < *from || (!to.is_empty() && key[..] >= *to) || beyond {
+                continue;
+            }
+            let encoded_key = Slice::from(key.clone());
+            match value {
+                Some(value) => {
+                    let entry =
+                        Entry { encoded_key: encoded_key.clone(), version: Position::MAX, value: value.clone() };
+                    seen.insert(encoded_key, entry);
+                }
+                None => {
+                    seen.remove(&encoded_key);
+                }
+            }
+        }
+        seen.into_values().collect()
+    }
+
+    /// Sets a key.
+    pub fn set(&self, partition: &[u8], key: &[u8], value: &[u8]) -> Result<()> {
+        check_key(partition, key)?;
+        check_value(value)?;
+        let event = Event::Set {
+            partition: Bytes::copy_from_slice(partition),
+            key: Bytes::copy_from_slice(key),
+            value: Bytes::copy_from_slice(value),
+        };
+        self.state.lock().writes.insert(Key::new(partition, key), (event, Some(value.into())));
+        Ok(())
+    }
+
+    /// Deletes a key; a missing one is no error.
+    pub fn delete(&self, partition: &[u8], key: &[u8]) -> Result<()> {
+        check_key(partition, key)?;
+        let event = Event::Delete { partition: Bytes::copy_from_slice(partition), key: Bytes::copy_from_slice(key) };
+        self.state.lock().writes.insert(Key::new(partition, key), (event, None));
+        Ok(())
+    }
+
+    /// Deletes every key of a partition that begins with `prefix` (empty: all), the transaction's own
+    /// earlier writes included. One event however many there are; only where an index covers
+    /// the range it is carried out as single deletes, up to the limit of a transaction.
+    pub async fn delete_range(&self, partition: &[u8], prefix: &[u8]) -> Result<()> {
+        check_range(partition, prefix)?;
+        let range = KeyRange::new(partition, prefix);
+        if self.shared.indexes.meets(&range) {
+            return self.delete_singly(partition, prefix).await;
+        }
+        let mut state = self.state.lock();
+        state.writes.retain(|key, _| !range.contains(key));
+        state.ranges.push(range);
+        let (partition, prefix) = (Bytes::copy_from_slice(partition), Bytes::copy_from_slice(prefix));
+        state.range_events.push(Event::DeleteRange { partition, prefix });
+        Ok(())
+    }
+
+    async fn delete_singly(&self, partition: &[u8], prefix: &[u8]) -> Result<()> {
+        let limit = Limits::TRANSACTION_OPERATIONS_MAX;
+        let entries = self.scan(ScanOptions::new(partition).prefix(prefix).limit(limit + 1)).await?;
+        if entries.len() > limit {
+            let (partition, prefix) = (partition.escape_ascii(), prefix.escape_ascii());
+            let message = format!(
+                "too many indexed entries for one range delete, partition=`{partition}` prefix=`{prefix}` limit=`{limit}`"
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        entries.iter().try_for_each(|entry| self.delete(partition, &entry.key()))
+    }
+
+    /// A recorded read of an encoded key.
+    pub(crate) async fn read(&self, key: &Key) -> Result<Option<(Position, Slice)>> {
+        {
+            let mut state = self.state.lock();
+            if let Some((_, value)) = state.writes.get(key) {
+                return Ok(value.clone().map(|value| (Position::MAX, value)));
+            }
+            if state.ranges.iter().any(|range| range.contains(key)) {
+                return Ok(None);
+            }
+            state.reads.keys.push(key.clone());
+        }
+        Ok(self.shared.view.get(key, self.position()).await?)
+    }
+
+    /// What the attempt read and wants to write: range deletes first, then key writes.
+    pub(crate) fn finish(&self) -> Attempt {
+        let state = std::mem::take(&mut *self.state.lock());
+        let writes = state.writes.into_values().map(|(event, _)| event);
+        let events = state.range_events.into_iter().chain(writes).collect();
+        Attempt { read_at: self.position(), reads: state.reads, events }
+    }
+}
