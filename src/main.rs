@@ -1,3 +1,5 @@
 //! The `lakelog` command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    lakelog::cli::main()
+}

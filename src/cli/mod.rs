@@ -4,11 +4,27 @@
 //! not decide: verbs call the store, the log's files or a migration and print what they get. Scripts hang on names, JSON
 //! members and exit codes; text for people may change.
 
-pub mod context;
-pub mod drive;
-pub mod lines;
-pub mod operations;
-pub mod output;
+mod apply;
+mod checkpoint;
+mod command;
+mod context;
+mod delete;
+mod delete_range;
+mod drive;
+mod get;
+mod init;
+mod lines;
+mod log;
+mod operations;
+mod output;
 pub mod progress;
+mod reading;
+mod scan;
+mod set;
+mod show;
+mod tail;
 pub mod text;
-pub mod transactions;
+mod transactions;
+mod write;
+
+pub use command::main;

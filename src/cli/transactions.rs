@@ -76,7 +76,7 @@ impl Listed {
 
 impl ListedEvent {
     fn new(event: &Event) -> ListedEvent {
-        let mut listed = ListedEvent { kind: kind(event), writes: Vec::new(), requests: None, number: None };
+        let mut listed = ListedEvent { kind: event.kind_name(), writes: Vec::new(), requests: None, number: None };
         match event {
             Event::RequestsExpired { requests } => listed.requests = Some(requests.len() as u64),
             Event::Unknown(unknown) => listed.number = Some(unknown.kind),
@@ -129,19 +129,8 @@ impl fmt::Display for ListedEvent {
     }
 }
 
-/// The names of all kinds.
+/// The names of all kinds ([`Event::kind_name`]).
 const KINDS: [&str; 5] = ["set", "delete", "delete_range", "requests_expired", "unknown"];
-
-/// The name of an event's kind, as `--kind` takes it.
-pub fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::Set { .. } => "set",
-        Event::Delete { .. } => "delete",
-        Event::DeleteRange { .. } => "delete_range",
-        Event::RequestsExpired { .. } => "requests_expired",
-        Event::Unknown(_) => "unknown",
-    }
-}
 
 /// What an event writes, seen alike for all kinds.
 struct Write<'a> {
@@ -157,7 +146,7 @@ fn write(event: &Event) -> Option<Write<'_>> {
         Event::DeleteRange { partition, prefix } => (partition, prefix, true),
         Event::RequestsExpired { .. } | Event::Unknown(_) => return None,
     };
-    Some(Write { op: kind(event), partition, key, is_range })
+    Some(Write { op: event.kind_name(), partition, key, is_range })
 }
 
 /// Which transactions to list. Bounds are inclusive.
@@ -201,7 +190,7 @@ impl FilterArgs {
     pub fn filter(self, hex: bool) -> Result<Filter> {
         let parse = |text: Option<String>| text.map(|text| text::parse(&text, hex)).transpose();
         Ok(Filter {
-            from: self.from.map_or(Position(1), |from| Position(from.max(1))),
+            from: self.from.map(|from| Position(from.max(1))),
             to: self.to.map_or(Position::MAX, Position),
             since: self.since,
             until: self.until,
@@ -217,8 +206,8 @@ impl FilterArgs {
 /// Which transactions to list: a pure predicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// The first position, at least 1.
-    pub from: Position,
+    /// The first position, at least 1; else the oldest that is there.
+    pub from: Option<Position>,
     /// The last position.
     pub to: Position,
     /// The earliest recorded time.
@@ -238,6 +227,26 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Every transaction from a position on, but for the store's own housekeeping.
+    pub fn from(position: Position) -> Filter {
+        Filter {
+            from: Some(position),
+            to: Position::MAX,
+            since: None,
+            until: None,
+            actor: None,
+            partition: None,
+            prefix: Vec::new(),
+            kind: None,
+            all: false,
+        }
+    }
+
+    /// The transaction at a position, whatever it is.
+    pub fn at(position: Position) -> Filter {
+        Filter { to: position, all: true, ..Filter::from(position) }
+    }
+
     /// Whether nothing from here on can be listed: positions and recorded times only grow.
     pub fn is_past(&self, position: Position, time: Timestamp) -> bool {
         position > self.to || self.until.is_some_and(|until| time > until)
@@ -245,11 +254,14 @@ impl Filter {
 
     /// Whether the transaction is to be listed.
     pub fn accepts(&self, position: Position, time: Timestamp, transaction: &Transaction) -> bool {
-        position >= self.from
+        self.from.is_none_or(|from| position >= from)
             && !self.is_past(position, time)
             && self.since.is_none_or(|since| time >= since)
             && self.actor.as_ref().is_none_or(|actor| *actor == transaction.actor)
-            && self.kind.as_ref().is_none_or(|wanted| transaction.events.iter().any(|event| kind(event) == wanted))
+            && self
+                .kind
+                .as_ref()
+                .is_none_or(|wanted| transaction.events.iter().any(|event| event.kind_name() == wanted))
             && self.partition.as_ref().is_none_or(|partition| {
                 transaction.events.iter().filter_map(write).any(|write| self.meets(partition, &write))
             })
