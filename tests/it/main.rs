@@ -3,5 +3,7 @@
 // Helpers of tests are tests too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod cli;
+mod kill;
 mod proto;
 mod tidy;
