@@ -309,7 +309,8 @@ fn crates_stay_in_their_rooms() {
                     .map(|word| format!("{}: {word} in a folder that must be pure", file.path)),
             );
         }
-        if code.contains("sled::") {
+        // Our own folder has the crate's name: paths through it, and the line that opens it, are not the crate.
+        if code.replace("backends::sled::", "").contains("sled::") && file.path != "src/backends/mod.rs" {
             sled_files.push(file.path);
         }
     }
