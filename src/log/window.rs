@@ -207,7 +207,7 @@ impl SegmentReader {
 fn is_zero(block: &[u8]) -> bool {
     // Words first: this runs over whole preallocated segments at open.
     let (words, rest) = block.as_chunks::<8>();
-    words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) == 0 && rest.iter().all(|&byte| byte == 0)
+    words.iter().fold(0, |any, word| any | u64::from_le_bytes(*word)) == 0 && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Finds the transaction at `position` in a segment whose frames are known to be in order from

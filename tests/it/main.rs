@@ -1,3 +1,9 @@
-//! The integration tests: one binary, so that the crate is linked once.
+//! The integration tests: one binary, linked once, one module a topic.
 
+// Helpers of tests are tests too; Clippy only knows functions marked `#[test]`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod cli;
+mod kill;
 mod proto;
+mod tidy;
