@@ -31,6 +31,7 @@ pub use batch::{Batch, Predicate};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
 pub use facade::{Committed, Store};
+pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
