@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::types::{Error, ErrorKind, Position};
 
 /// An error of a backend.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum BackendError {
     /// Stored bytes are damaged. The base is a cache: it is dropped and rebuilt from the log.
