@@ -21,6 +21,7 @@ use super::submission::{Command, Refusal, Submission};
 use super::threads::Threads;
 use super::transaction::{Answer, Attempt, Tx};
 use crate::event::Event;
+use crate::log::LogError;
 use crate::projection::{Index as _, UsersByEmail};
 use crate::types::{Entry, Error, ErrorKind, Key, LogId, Position, Result, Slice};
 
@@ -273,8 +274,8 @@ impl Store {
         super::checkpoint::run(&self.shared).await
     }
 
-    /// Syncs, writes a last checkpoint where one is possible, and releases the directory. Other handles answer `closed`
-    /// from then on.
+    /// Syncs and releases the directory; no checkpoint is written, the next open replays what came after the last.
+    /// Every handle answers `closed` from then on. Closing again is no error.
     pub async fn close(&self) -> Result<()> {
         self.shared.closing.store(true, Ordering::Release);
         let done = match self.shared.ask(Command::Close).await {
@@ -287,8 +288,14 @@ impl Store {
         let threads = self.threads.clone();
         // A thread may be in the middle of a long write to the base.
         tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
+        let closed = self.shared.log.close();
+        self.shared.view.close();
         done?;
-        Ok(self.shared.log.close()?)
+        // A second close finds nothing left to do.
+        match closed {
+            Ok(()) | Err(LogError::Closed) => Ok(()),
+            Err(error) => Err(Error::from(error)),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ mod transaction;
 
 #[cfg(test)]
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, Predicate};

@@ -16,7 +16,7 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::threads::Threads;
-use crate::backends::{Backend, BackendError, MemoryBackend};
+use crate::backends::{Backend, BackendError};
 use crate::env::Fs;
 use crate::event::Transaction;
 use crate::log::{DirLock, FileLog, Frame, Log, LogError, LogSettings};
@@ -26,6 +26,7 @@ use crate::types::{Error, ErrorKind, Position, Result, Stamp};
 /// The log's directory in the store's.
 pub(crate) const LOG_DIR: &str = "log";
 /// The base's directory in the store's.
+#[cfg(feature = "sled")]
 pub(crate) const BASE_DIR: &str = "base";
 /// The lock file in the store's directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
@@ -156,8 +157,16 @@ fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
     default_base(builder)
 }
 
+#[cfg(feature = "sled")]
+fn default_base(builder: &Builder) -> Result<Arc<dyn Backend>> {
+    use crate::backends::{SledBackend, SledSettings};
+    let settings = SledSettings { cache_bytes: builder.settings.cache_bytes };
+    Ok(Arc::new(SledBackend::open(builder.env.clone(), &builder.dir.join(BASE_DIR), settings)?))
+}
+
+#[cfg(not(feature = "sled"))]
 fn default_base(_builder: &Builder) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(MemoryBackend::new()))
+    Ok(Arc::new(crate::backends::MemoryBackend::new()))
 }
 
 /// The base's stamp, or none where the base cannot be trusted: it is then dropped and rebuilt.
