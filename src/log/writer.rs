@@ -250,9 +250,8 @@ impl FileLog {
     }
 
     /// Everything that can fail for want of room, before anything is written.
-    fn take_spare(&self, needed: u64) -> Result<Spare, LogError> {
-        let mut spare = self.spare.lock();
-        match spare.take() {
+    fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
+        match ready.take() {
             Some(ready) if ready.size() >= needed => Ok(ready),
             // A ready one that is too small is made larger: it is the same file.
             _ => self.allocate(needed.max(self.settings.segment_bytes)),
@@ -387,8 +386,11 @@ impl Log for FileLog {
         let Some(first) = batch.first() else { return Ok(head) };
         let mut promise = synced.position;
         if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            let spare = self.take_spare(FRAMES_AT + bytes + SEAL_BYTES)?;
+            // Held until the file has its segment's name: whoever fills a spare meanwhile would fill this one.
+            let mut ready = self.spare.lock();
+            let spare = self.take_spare(&mut ready, FRAMES_AT + bytes + SEAL_BYTES)?;
             self.rotate(&mut writer, spare, head)?;
+            drop(ready);
             promise = head.position;
         }
         let mut buffer = std::mem::take(&mut writer.buffer);
