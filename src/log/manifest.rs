@@ -214,7 +214,7 @@ pub(super) fn load(fs: &dyn Fs, dir: &Path) -> Result<Loaded, LogError> {
     if !fs.exists(dir).at("look for the log", dir)? {
         return Err(LogError::NotFound { path: dir.to_path_buf() });
     }
-    let mut slots = [read_slot(fs, dir, 0)?, read_slot(fs, dir, 1)?];
+    let slots = [read_slot(fs, dir, 0)?, read_slot(fs, dir, 1)?];
     for (slot, state) in slots.iter().enumerate() {
         if let Err(Unusable::Newer(found)) = state {
             return Err(LogError::NewerFormat { path: slot_path(dir, slot), found: *found, supported: LOG_FORMAT });
@@ -223,14 +223,16 @@ pub(super) fn load(fs: &dyn Fs, dir: &Path) -> Result<Loaded, LogError> {
     let generation = |slot: usize| slots[slot].as_ref().ok().map(|manifest| manifest.generation);
     let slot = usize::from(generation(1) > generation(0));
     let other_sound = generation(1 - slot).is_some_and(|other| Some(other + 1) == generation(slot));
-    match std::mem::replace(&mut slots[slot], Err(Unusable::Damaged("taken"))) {
-        Ok(manifest) => Ok(Loaded { manifest, slot, other_sound }),
+    let [first, second] = slots;
+    let newest = if slot == 0 { &first } else { &second };
+    match newest {
+        Ok(manifest) => Ok(Loaded { manifest: manifest.clone(), slot, other_sound }),
         Err(_) => Err(LogError::Corrupt {
             path: slot_path(dir, 0),
             offset: 0,
             first: Position(1),
             last: Position::MAX,
-            detail: format!("neither manifest slot is valid: {}, {}", why(&slots[0]), why(&slots[1])),
+            detail: format!("neither manifest slot is valid: {}, {}", why(&first), why(&second)),
         }),
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind, SegmentHeader};
 use super::manifest::{Manifest, SegmentEntry};
 use super::segment::{self, SegmentId, corrupt};
@@ -91,6 +92,10 @@ impl Source {
         };
         if header != expected {
             return Err(damaged("the segment header is not that of the segment in the manifest"));
+        }
+        // It had its whole size, synced, before its first frame.
+        if file.len().at("read the segment", &path)? < header.size {
+            return Err(damaged("the segment file was cut short"));
         }
         Ok((file, header))
     }

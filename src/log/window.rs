@@ -100,6 +100,11 @@ impl SegmentReader {
         &self.path
     }
 
+    /// Its size when it was opened, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// What lies at `offset`. `Err` only when the file cannot be read.
     pub fn slot(&mut self, offset: u64) -> Result<Slot, LogError> {
         let Some(head) = self.bytes(offset, FRAME_HEADER_BYTES as u64)? else {
@@ -129,11 +134,13 @@ impl SegmentReader {
         Ok(Slot::Frame(RawFrame { header, body }))
     }
 
-    /// The next offset at or above `from` (a multiple of 8) where a whole frame lies, with the frame;
-    /// `None` when there is none up to the end of the file.
-    pub fn search(&mut self, from: u64) -> Result<Option<RawFrame>, LogError> {
+    /// The next whole frame that begins in `from..to` (`from` a multiple of 8), if there is one before the end of
+    /// the file.
+    pub fn search(&mut self, from: u64, to: u64) -> Result<Option<RawFrame>, LogError> {
         let mut offset = from;
-        while let Some(magic) = self.bytes(offset, 4)? {
+        while offset < to
+            && let Some(magic) = self.bytes(offset, 4)?
+        {
             if *magic == FRAME_MAGIC.to_le_bytes()
                 && let Slot::Frame(frame) = self.slot(offset)?
             {

@@ -152,7 +152,6 @@ impl FileLog {
         settings.check()?;
         let recovered = plan.apply(&env, &settings)?;
         let active = *recovered.manifest.active();
-        let first_time = (recovered.head.position >= active.first).then_some(recovered.first_time);
         Ok(FileLog {
             id: recovered.manifest.log_id,
             writer: Mutex::new(Writer {
@@ -162,7 +161,7 @@ impl FileLog {
                 tag: active.tag,
                 size: recovered.size,
                 end: recovered.end,
-                first_time,
+                first_time: recovered.first_time,
                 slot: recovered.slot,
                 buffer: Vec::new(),
                 state: State::Open,
@@ -311,6 +310,18 @@ impl FileLog {
         Ok(())
     }
 
+    /// Writes the older slot and shows the manifest to readers; latches when that fails.
+    fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
+        let slot = 1 - writer.slot;
+        if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &manifest) {
+            let View { head, synced, .. } = self.view.lock().clone();
+            return Err(writer.latch(io_of(error), synced.position.next(), head.position));
+        }
+        writer.slot = slot;
+        self.view.lock().manifest = Arc::new(manifest);
+        Ok(())
+    }
+
     /// A mark at the end of the frames, not synced by itself.
     fn write_mark(&self, writer: &Writer, synced: Head) -> io::Result<()> {
         let mut mark = Vec::with_capacity(MARK_BYTES as usize);
@@ -358,9 +369,18 @@ impl Log for FileLog {
         self.sync()?;
         let mut writer = self.writer.lock();
         writer.check()?;
-        let synced = self.view.lock().synced;
+        let View { synced, manifest, .. } = self.view.lock().clone();
         let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
         closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        // A second witness far from the first: one lost block at the tail cannot take both.
+        if manifest.promise < synced.position {
+            let promised = Manifest {
+                generation: manifest.generation + 1,
+                promise: synced.position,
+                ..Manifest::clone(&manifest)
+            };
+            self.store_manifest(&mut writer, promised)?;
+        }
         writer.state = State::Closed;
         *self.lock.lock() = None;
         Ok(())
@@ -468,12 +488,7 @@ impl Log for FileLog {
             trimmed.promise = synced.position;
             trimmed.floor = manifest.before(gone);
             trimmed.segments.drain(..gone);
-            let slot = 1 - writer.slot;
-            if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &trimmed) {
-                return Err(writer.latch(io_of(error), synced.position.next(), self.head().position));
-            }
-            writer.slot = slot;
-            self.view.lock().manifest = Arc::new(trimmed);
+            self.store_manifest(&mut writer, trimmed)?;
         }
         drop(writer);
         let manifest = self.view.lock().manifest.clone();
