@@ -248,20 +248,23 @@ impl Store {
 
     /// What a store does by itself from time to time: builds missing indexes, forgets old requests.
     pub(crate) fn start_chores(&self, runtime: &tokio::runtime::Handle) {
-        let (shared, threads) = (self.shared.clone(), Arc::downgrade(&self.threads));
+        // The chores keep no store open that its owners have dropped, nor its directory locked.
+        let (shared, threads) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.threads));
         runtime.spawn(async move {
             let mut interval = tokio::time::interval(CHORES_INTERVAL);
-            while !shared.closing.load(Ordering::Acquire) {
+            loop {
                 interval.tick().await;
-                // The chores keep no store open that its owners have dropped.
-                let Some(threads) = threads.upgrade() else { return };
-                let store = Store { shared: shared.clone(), threads };
+                let (Some(shared), Some(threads)) = (shared.upgrade(), threads.upgrade()) else { return };
+                if shared.closing.load(Ordering::Acquire) {
+                    return;
+                }
+                let store = Store { shared, threads };
                 let done = match store.build_indexes().await {
                     Ok(()) => store.expire_requests().await.map(|_| ()),
                     failed => failed,
                 };
                 if let Err(error) = done
-                    && !shared.closing.load(Ordering::Acquire)
+                    && !store.shared.closing.load(Ordering::Acquire)
                 {
                     tracing::warn!(error = %error.report(), "a chore of the store failed; it is tried again");
                 }

@@ -36,6 +36,7 @@ pub use builder::Builder;
 pub use context::{Context, RequestId};
 pub use facade::{Committed, Store};
 pub(crate) use open::LOG_DIR;
+pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub use settings::{Durability, Settings};
 pub use stats::Stats;

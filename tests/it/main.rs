@@ -5,5 +5,6 @@
 
 mod cli;
 mod kill;
+mod migrate;
 mod proto;
 mod tidy;
