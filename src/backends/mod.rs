@@ -10,6 +10,7 @@ pub mod conformance;
 mod error;
 mod forward;
 mod memory;
+mod observed;
 mod readable;
 #[cfg(feature = "sled")]
 mod sled;
@@ -20,6 +21,7 @@ use std::pin::Pin;
 
 pub use error::BackendError;
 pub use memory::MemoryBackend;
+pub use observed::Observed;
 #[cfg(feature = "sled")]
 pub use sled::{SledBackend, SledSettings};
 
