@@ -156,3 +156,49 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
     assert_eq!(payloads(log.read(Position(2)).unwrap())[0].len(), 300 << 10);
     assert_eq!(log.head().position, Position(4));
 }
+
+#[test]
+fn fault_30_a_reader_that_trim_overtakes_is_told_the_floor() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let mut position = Position::ZERO;
+    for time in 0..100 {
+        position = log.append(position, &[draft(time, &[1; 3000])]).unwrap().position;
+    }
+    log.sync().unwrap();
+    let files = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    let mut beside = files.frames(Position(1), Check::Order).unwrap();
+    let mut within = log.read(Position(1)).unwrap();
+    assert!(beside.next().unwrap().is_ok() && within.next().unwrap().is_ok());
+    let floor = log.trim(Position(90)).unwrap();
+    // What is open is read to its end.
+    for error in [beside.find_map(Result::err).unwrap(), within.find_map(Result::err).unwrap()] {
+        assert!(matches!(error, LogError::BelowFloor { floor: at, .. } if at == floor), "{error}");
+    }
+    files.refresh().unwrap();
+    assert_eq!(files.floor().position, floor);
+    assert_eq!(files.frames(floor.next(), Check::Chain).unwrap().filter_map(Result::ok).count() as u64, 100 - floor.0);
+}
+
+#[test]
+fn a_spare_prepared_at_any_moment_harms_no_rotation() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                log.prepare_spare().unwrap();
+            }
+        });
+        let mut position = Position::ZERO;
+        for time in 0..60 {
+            position = log.append(position, &[draft(time, &[1; 40_000])]).unwrap().position;
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        log.sync().unwrap();
+    });
+    assert_eq!(log.read_checked(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 60);
+    let found = verify(&disk.env, &disk.dir, None, &mut |_, _| {}).unwrap();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+}

@@ -316,8 +316,8 @@ impl Log for FileLog {
         let Some(first) = batch.first() else { return Ok(head) };
         let mut promise = synced.position;
         if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            let spare = self.take_spare(FRAMES_AT + bytes + SEAL_BYTES)?;
-            self.rotate(&mut writer, spare, head)?;
+            let mut ready = self.spare.lock();
+            self.rotate(&mut writer, &mut ready, FRAMES_AT + bytes + SEAL_BYTES, head)?;
             promise = head.position;
         }
         let mut buffer = std::mem::take(&mut writer.buffer);
