@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind};
+use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind, SegmentHeader};
 use super::simulation::Machine;
 use super::tests::{draft, small};
 use super::*;
@@ -376,6 +376,14 @@ fn fault_22_a_segment_that_begins_below_a_promise_is_not_taken_over() {
     dead.sync(&log).unwrap();
     machine.world.fs.plant(&segment(2), dead.world.fs.content(&segment(2)).unwrap());
     assert_eq!(machine.corrupt(), (segment(2), Position(3), Position(4)));
+}
+
+#[test]
+fn fault_22_an_older_copy_of_a_segment_before_a_newer_one() {
+    let (old, new) = (built(2, 1500, false), built(50, 1500, false));
+    let first = SegmentHeader::decode(&new.world.fs.content(&segment(2)).unwrap()[..FRAMES_AT as usize]).unwrap().first;
+    old.world.fs.plant(&segment(2), new.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(old.corrupt(), (segment(2), Position(5), first.previous()));
 }
 
 #[test]
