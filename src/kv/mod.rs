@@ -1,6 +1,7 @@
 //! The key/value contract that lakeFS-like servers write through: get, set, set-if, delete, scan.
 //!
-//! Owns the trait [`KeyValue`], and its implementation [`Kv`] over a [`Store`](crate::Store). It never refuses or cascades on domain grounds: a
+//! Owns the trait [`KeyValue`], its implementation [`Kv`] over a [`Store`](crate::Store), and the
+//! iterators and message functions on top of the trait. It never refuses or cascades on domain grounds: a
 //! server has rules of its own. Transactions, history and range deletes are the store's, not this
 //! contract's.
 //!
@@ -18,16 +19,26 @@
 
 mod entries;
 mod error;
+mod message;
 mod over_store;
+mod partition;
 mod predicate;
+mod prefix;
+mod primary;
+mod secondary;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use entries::{Entries, KvScan};
 pub use error::KvError;
+pub use message::{MessageEntry, get_message, set_message, set_message_if};
 pub use over_store::Kv;
+pub use partition::PartitionIterator;
 pub use predicate::{KvPredicate, KvToken, KvValue};
+pub use prefix::{PrefixIterator, format_path, scan_prefix};
+pub use primary::{PrimaryIterator, StartAt};
+pub use secondary::{SecondaryIndex, SecondaryIterator};
 
 /// What the contract's methods return: a future that may be sent between threads. Nothing happens
 /// before it is polled.
