@@ -1,7 +1,8 @@
 //! The key/value contract that lakeFS-like servers write through: get, set, set-if, delete, scan.
 //!
-//! Owns the trait [`KeyValue`], its implementation [`Kv`] over a [`Store`](crate::Store), and the
-//! iterators and message functions on top of the trait. It never refuses or cascades on domain grounds: a
+//! Owns the trait [`KeyValue`], its implementation [`Kv`] over a [`Store`](crate::Store), the
+//! iterators and message functions on top of the trait, and the suite that every implementation
+//! passes (`conformance`, under the feature of that name). It never refuses or cascades on domain grounds: a
 //! server has rules of its own. Transactions, history and range deletes are the store's, not this
 //! contract's.
 //!
@@ -17,6 +18,8 @@
 //! - A cancelled context: dropping a future cancels the call. A read that is dropped did nothing; a write that
 //!   is dropped is applied wholly or not at all.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod entries;
 mod error;
 mod message;
@@ -26,6 +29,8 @@ mod predicate;
 mod prefix;
 mod primary;
 mod secondary;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
