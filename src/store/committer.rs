@@ -71,10 +71,9 @@ impl Committer {
             self.step(&mut commands);
             // Every handle is gone and the queue had no room to say so: what waits is answered, then
             // the thread ends and lets go of the log.
-            if self.shared.closing.load(Ordering::Acquire) && self.queue.is_empty() {
-                if let Err(error) = self.end() {
-                    tracing::error!(error = %error.report(), "the last sync failed");
-                }
+            let abandoned = self.shared.closing.load(Ordering::Acquire) && self.queue.is_empty();
+            if abandoned && let Err(error) = self.end() {
+                tracing::error!(error = %error.report(), "the last sync failed");
             }
         }
     }

@@ -143,6 +143,9 @@ enum Fate {
     Unknown,
 }
 
+/// Who wrote, and the answer.
+type Answered = (String, Result<Committed<()>>);
+
 /// One run of a workload.
 struct Run {
     world: SimWorld,
@@ -197,7 +200,7 @@ impl Run {
 
     /// A few callers at once, so batches form.
     fn group(&mut self, stepped: &mut Stepped) {
-        let mut callers: Vec<Pin<Box<dyn Future<Output = (String, Result<Committed<()>>)>>>> = Vec::new();
+        let mut callers: Vec<Pin<Box<dyn Future<Output = Answered>>>> = Vec::new();
         for _ in 0..self.random.random_range(1..5) {
             let actor = format!("t{}", self.fates.len());
             self.fates.insert(actor.clone(), Fate::Unknown);
