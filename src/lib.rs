@@ -3,6 +3,9 @@
 
 #[doc(hidden)]
 pub mod backends;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[doc(hidden)]
 pub mod env;
 #[doc(hidden)]

@@ -5,6 +5,7 @@
 
 mod checked;
 #[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::panic, reason = "a suite is a test, wherever it is compiled")]
 pub mod conformance;
 mod error;
 mod forward;

@@ -2,7 +2,7 @@
 //! typed error that names file and positions, and never wrong ones.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
@@ -39,7 +39,7 @@ fn built(rounds: usize, size: usize, closed: bool) -> Machine {
 }
 
 impl Machine {
-    fn damage(&self, path: &PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
+    fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut content = self.world.fs.content(path).unwrap();
         change(&mut content);
         self.world.fs.plant(path, content);
@@ -96,7 +96,8 @@ fn fault_16_every_flipped_bit_of_a_small_log() {
 fn fault_16_every_damaged_manifest_slot_leaves_the_other() {
     let machine = built(40, 2000, true);
     for slot in ["manifest.0", "manifest.1"] {
-        let len = machine.world.fs.content(&file(slot)).unwrap().len();
+        let content = machine.world.fs.content(&file(slot)).unwrap();
+        let len = u64::from_le_bytes(content[16..24].try_into().unwrap()) as usize;
         for byte in 0..len {
             let after = machine.fork(0);
             after.damage(&file(slot), |content| content[byte] ^= 0x10);
@@ -429,7 +430,7 @@ fn fault_12_a_full_disk_and_its_end() {
 fn min_free_keeps_room_from_ordinary_writes() {
     let machine = Machine::new(1);
     machine.world.fs.set_capacity(1 << 20);
-    let lock = DirLock::take(&machine.world.env(), std::path::Path::new("/store/LOCK")).unwrap();
+    let lock = DirLock::take(&machine.world.env(), Path::new("/store/LOCK")).unwrap();
     let settings = LogSettings { min_free_bytes: Some(900 << 10), ..small() };
     let log = FileLog::create(machine.world.env(), lock, &Machine::dir(), settings).unwrap();
     let error = log.prepare_spare().unwrap_err();
@@ -469,7 +470,11 @@ fn fault_32_a_newer_format_is_refused_and_left_alone() {
     for name in ["manifest.1", "0000000000000001.seg"] {
         let machine = built(1, 1, true);
         machine.damage(&file(name), |content| {
-            let len = if name.ends_with("seg") { 4096 } else { content.len() };
+            let len = if name.ends_with("seg") {
+                4096
+            } else {
+                u64::from_le_bytes(content[16..24].try_into().unwrap()) as usize
+            };
             content[8] = 9;
             let mut hasher = crc32fast::Hasher::new();
             hasher.update(&content[..12]);
@@ -549,4 +554,28 @@ fn the_simulated_disk_reads_what_was_planted() {
     file.read_exact_at(&mut magic, 0).unwrap();
     assert_eq!(&magic, b"LAKELOGS");
     assert_eq!(file.read_exact_at(&mut magic, 1 << 40).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn fault_12_the_manifest_has_room_for_many_rotations_on_a_full_disk() {
+    let mut machine = Machine::new(1);
+    let log = machine.create().unwrap();
+    let mut refused = 0;
+    for rotation in 0..80 {
+        // Room for nothing but the spare, which is filled anew each time.
+        machine.world.fs.set_capacity(machine.world.fs.used() + (64 << 10) + 8);
+        if let Err(error) = log.prepare_spare() {
+            panic!("rotation {rotation}: {error}");
+        }
+        machine.world.fs.set_capacity(machine.world.fs.used());
+        if let Err(error) = machine.append(&log, &[40_000]) {
+            assert!(matches!(error, LogError::NoSpace { .. }), "rotation {rotation}: {error}");
+            refused += 1;
+            machine.world.fs.set_capacity(machine.world.fs.used() + (64 << 10));
+            machine.append(&log, &[40_000]).unwrap();
+        }
+        machine.sync(&log).unwrap();
+    }
+    assert_eq!(refused, 2, "each slot had to grow once, when 45 segments had filled its first block");
+    machine.compare(&log);
 }

@@ -12,6 +12,7 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod rotation;
 mod segment;
 mod settings;
 #[cfg(test)]

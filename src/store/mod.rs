@@ -25,6 +25,8 @@ mod transaction;
 
 #[cfg(test)]
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ pub use batch::{Batch, Predicate};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
 pub use facade::{Committed, Store};
+pub(crate) use open::LOG_DIR;
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub use settings::{Durability, Settings};

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::block::{self, BLOCK_BYTES, ENCODED_BYTES_MAX, Row, RowAt};
 use super::files::{corrupt, unavailable};
+use super::filter;
 use super::index::{BlockAt, Fences, Index, separator};
 use super::ranges::Ranges;
 use super::record::GenerationRecord;
@@ -104,8 +105,13 @@ impl Generation {
 
     /// The newest version of a key that is not above a position; no value is a delete.
     pub(super) fn get(&self, key: &[u8], at: Position) -> Result<Option<(Position, Option<Slice>)>, BackendError> {
+        let hash = filter::hash(key);
         let mut index = self.index.fences.seek(key);
         while !self.index.fences.begins_above(index, key) {
+            if !self.index.fences.may_hold(index, hash) {
+                index += 1;
+                continue;
+            }
             let stored = self.stored(index)?;
             let looked = SCRATCH.with_borrow_mut(|scratch| {
                 let looked = block::decode_into(&stored, scratch).and_then(|raw| look(raw, key, at));
@@ -269,6 +275,8 @@ pub(super) struct GenerationWriter {
     fences: Fences,
     ranges: Vec<(Slice, Position)>,
     raw: Vec<u8>,
+    /// Of the keys in it.
+    hashes: Vec<u32>,
     /// The first key of the block in the making.
     first: Slice,
     /// The last key of the block before it.
@@ -303,6 +311,7 @@ impl GenerationWriter {
             fences: Fences::default(),
             ranges: Vec::new(),
             raw: Vec::with_capacity(2 * BLOCK_BYTES),
+            hashes: Vec::new(),
             first: empty.clone(),
             before: None,
             last: empty,
@@ -333,6 +342,7 @@ impl GenerationWriter {
             self.first = row.key.clone();
         }
         block::push_row(&mut self.raw, row);
+        self.hashes.push(filter::hash(&row.key));
         self.last = row.key.clone();
         self.saw(row.version);
         self.record.rows += 1;
@@ -366,13 +376,15 @@ impl GenerationWriter {
         let chunk = self.write_chunks(&encoded)?;
         let checksum = block::checksum(self.record.tag, chunk, &encoded);
         let at = BlockAt { chunk, encoded_len: encoded.len() as u32, checksum };
-        match &self.before {
-            None => self.fences.push(at, b"", false),
-            Some(before) if *before == self.first => self.fences.push(at, &self.first, true),
-            Some(before) => self.fences.push(at, separator(before, &self.first), false),
-        }
+        let (key, continues) = match &self.before {
+            None => (&b""[..], false),
+            Some(before) if *before == self.first => (&self.first[..], true),
+            Some(before) => (separator(before, &self.first), false),
+        };
+        self.fences.push(at, key, continues, &filter::build(&self.hashes));
         self.before = Some(self.last.clone());
         self.raw.clear();
+        self.hashes.clear();
         Ok(())
     }
 

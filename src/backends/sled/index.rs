@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   index    fence count u32 | fences | range count u32 | ranges
-//!   fence    chunk u32 | encoded length u32 | checksum u32 | flags u8 (1: continues) | key length u16 | key
+//!   fence    chunk u32 | encoded length u32 | checksum u32 | flags u8 (1: continues)
+//!            | key length u16 | key | filter length u16 | filter
 //!   range    version u64 | prefix length u16 | prefix
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! of its own. A block `continues` when its first row has the key of the last row before it.
 
 use super::bytes::{take, take_bytes, take_u16, take_u32, take_u64};
+use super::filter;
 use super::ranges::Ranges;
 use crate::types::{Position, Slice};
 
@@ -30,14 +32,17 @@ struct Fence {
     block: BlockAt,
     key_start: usize,
     key_len: u16,
+    filter_len: u16,
     continues: bool,
 }
 
-/// The blocks of a generation in key order. Keys lie in one buffer: a fence costs 32 bytes and its key.
+/// The blocks of a generation in key order. Keys and filters lie in one buffer: a fence costs 32 bytes
+/// beside them.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     fences: Vec<Fence>,
-    keys: Vec<u8>,
+    /// For each fence its key, then its filter.
+    bytes: Vec<u8>,
 }
 
 /// The whole index.
@@ -50,11 +55,12 @@ pub(super) struct Index {
 const CONTINUES: u8 = 1;
 
 impl Fences {
-    pub(super) fn push(&mut self, block: BlockAt, key: &[u8], continues: bool) {
-        // Keys are checked to fit two bytes when they are written.
-        let key_len = key.len() as u16;
-        self.fences.push(Fence { block, key_start: self.keys.len(), key_len, continues });
-        self.keys.extend_from_slice(key);
+    pub(super) fn push(&mut self, block: BlockAt, key: &[u8], continues: bool, filter: &[u8]) {
+        // Keys are checked to fit two bytes when they are written; a block's filter is far shorter.
+        let (key_len, filter_len) = (key.len() as u16, filter.len() as u16);
+        self.fences.push(Fence { block, key_start: self.bytes.len(), key_len, filter_len, continues });
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(filter);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,19 +85,29 @@ impl Fences {
         index
     }
 
+    /// Whether the block at `index` may hold a key with that hash.
+    pub(super) fn may_hold(&self, index: usize, hash: u32) -> bool {
+        self.fences.get(index).is_some_and(|fence| filter::may_hold(self.filter(fence), hash))
+    }
+
     /// Bytes of memory.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.fences.capacity() * size_of::<Fence>() + self.keys.capacity()) as u64
+        (self.fences.capacity() * size_of::<Fence>() + self.bytes.capacity()) as u64
     }
 
     fn key(&self, fence: &Fence) -> &[u8] {
-        self.keys.get(fence.key_start..fence.key_start + usize::from(fence.key_len)).unwrap_or_default()
+        self.bytes.get(fence.key_start..fence.key_start + usize::from(fence.key_len)).unwrap_or_default()
+    }
+
+    fn filter(&self, fence: &Fence) -> &[u8] {
+        let start = fence.key_start + usize::from(fence.key_len);
+        self.bytes.get(start..start + usize::from(fence.filter_len)).unwrap_or_default()
     }
 }
 
 impl Index {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.fences.keys.len() + self.fences.len() * 15 + 8);
+        let mut bytes = Vec::with_capacity(self.fences.bytes.len() + self.fences.len() * 17 + 8);
         bytes.extend_from_slice(&(self.fences.len() as u32).to_le_bytes());
         for fence in &self.fences.fences {
             for number in [fence.block.chunk, fence.block.encoded_len, fence.block.checksum] {
@@ -100,6 +116,8 @@ impl Index {
             bytes.push(if fence.continues { CONTINUES } else { 0 });
             bytes.extend_from_slice(&fence.key_len.to_le_bytes());
             bytes.extend_from_slice(self.fences.key(fence));
+            bytes.extend_from_slice(&fence.filter_len.to_le_bytes());
+            bytes.extend_from_slice(self.fences.filter(fence));
         }
         bytes.extend_from_slice(&(self.ranges.list().len() as u32).to_le_bytes());
         for (prefix, version) in self.ranges.list() {
@@ -117,11 +135,11 @@ impl Index {
         for _ in 0..take_u32(bytes)? {
             let block = BlockAt { chunk: take_u32(bytes)?, encoded_len: take_u32(bytes)?, checksum: take_u32(bytes)? };
             let [flags] = take(bytes)?;
-            let key = short(bytes)?;
+            let (key, filter) = (short(bytes)?, short(bytes)?);
             if flags & !CONTINUES != 0 {
                 return None;
             }
-            fences.push(block, key, flags == CONTINUES);
+            fences.push(block, key, flags == CONTINUES, filter);
         }
         let mut ranges = Vec::new();
         for _ in 0..take_u32(bytes)? {
@@ -156,13 +174,13 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut fences = Fences::default();
-        fences.push(block(0), b"", false);
-        fences.push(block(3), b"ab", true);
+        fences.push(block(0), b"", false, b"");
+        fences.push(block(3), b"ab", true, b"\x07\x08");
         let index = Index { fences, ranges: Ranges::new(vec![(b"p"[..].into(), Position(9))]) };
         let expected = [
             &b"\x02\0\0\0"[..],
-            b"\0\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\0\0\0",
-            b"\x03\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\x01\x02\0ab",
+            b"\0\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\0\0\0\0\0",
+            b"\x03\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\x01\x02\0ab\x02\0\x07\x08",
             b"\x01\0\0\0\x09\0\0\0\0\0\0\0\x01\0p",
         ]
         .concat();
@@ -180,7 +198,7 @@ mod tests {
         for (chunk, (key, continues)) in
             [("", false), ("b", false), ("d", true), ("d", true), ("e", false)].into_iter().enumerate()
         {
-            fences.push(block(chunk as u32), key.as_bytes(), continues);
+            fences.push(block(chunk as u32), key.as_bytes(), continues, b"");
         }
         for (key, index) in [("", 0), ("a", 0), ("b", 1), ("c", 1), ("d", 1), ("da", 3), ("e", 4), ("z", 4)] {
             assert_eq!(fences.seek(key.as_bytes()), index, "{key}");

@@ -21,7 +21,7 @@
 //! fed by checkpoints of `c` bytes rewrites each row about `1 + log4(n / max(c, 1 MiB))` times (five
 //! times for 1 GiB fed by 4 MiB), a get looks into at most 24 generations, typically fewer than
 //! `3 * log4(n / c)`, and superseded rows take up to three times the live data until a merge meets them.
-//! Memory: the cache setting, and about 40 bytes of index per 4 KiB block (1 % of the rows). Open
+//! Memory: the cache setting, and about 90 bytes of index per 4 KiB block (2 % of the rows). Open
 //! reads the record and the indexes: 0.1 s per million rows of 240 bytes, nothing else. A merge
 //! streams: its memory is a block of each generation, its time grows with the bytes merged; writes
 //! and reads go on meanwhile.
@@ -30,6 +30,7 @@ mod backend;
 mod block;
 mod bytes;
 mod files;
+mod filter;
 mod generation;
 mod index;
 mod merge;

@@ -76,10 +76,10 @@ async fn conforms_behind_a_pointer() {
 
 #[tokio::test]
 async fn a_history_goes_on_after_every_reopen() {
-    for seed in 100..103 {
+    for seed in 100..102 {
         let dir = tempfile::tempdir().unwrap();
         let mut history = History::new(seed);
-        for _ in 0..12 {
+        for _ in 0..10 {
             let backend = open(dir.path());
             history.reopened(&backend).await;
             for _ in 0..3 {
@@ -113,7 +113,7 @@ async fn what_the_record_does_not_name_is_removed() {
 
 #[tokio::test]
 async fn many_rows_are_loaded_merged_and_found_again() {
-    const ROWS: u64 = 60_000;
+    const ROWS: u64 = 40_000;
     let dir = tempfile::tempdir().unwrap();
     let backend = open(dir.path());
     let key = |row: u64| format!("repos\0\x01main/{row:09}");

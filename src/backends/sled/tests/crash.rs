@@ -52,7 +52,7 @@ async fn at_each_call(work: Work, crash: bool) -> i64 {
         // What was there before counts as synced.
         fs.fail_after(i64::MAX, false);
         for name in generations(dir.path()) {
-            super::super::files::sync_tree(&fs, &dir.path().join(name)).unwrap();
+            crate::backends::sled::files::sync_tree(&fs, &dir.path().join(name)).unwrap();
         }
         fs.fail_after(calls, crash);
         let done = run(&backend, work).await;
