@@ -245,8 +245,11 @@ async fn a_damaged_base_is_named_and_dropped() {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
             if entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());
-            } else if entry.metadata().unwrap().len() > 50_000 {
-                flip(&entry.path(), 30_000);
+                continue;
+            }
+            let bytes = fs::read(entry.path()).unwrap();
+            if let Some(at) = bytes.windows(7).position(|window| window == b"users/1") {
+                flip(&entry.path(), at);
                 damaged += 1;
             }
         }
