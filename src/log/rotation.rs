@@ -45,13 +45,11 @@ impl FileLog {
         Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
     }
 
-    /// Everything that can fail for want of room, before anything is written.
-    ///
-    /// The caller keeps `ready` locked until the file has its segment's name: whoever filled a spare meanwhile
-    /// would fill this one.
-    pub(super) fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
+    /// Everything that can fail for want of room, before anything is written. `ready` stays locked until the spare has
+    /// its segment's name: until then a second one would be made of the same file.
+    fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
         match ready.take() {
-            Some(ready) if ready.size() >= needed => Ok(ready),
+            Some(spare) if spare.size() >= needed => Ok(spare),
             // A ready one that is too small is made larger: it is the same file.
             _ => self.allocate(needed.max(self.settings.segment_bytes)),
         }
@@ -59,8 +57,18 @@ impl FileLog {
 
     /// Seals the segment that ends at `head` and begins the next one. Everything up to `head` is synced then.
     ///
+    /// `ready` is where a spare is kept: its lock is held until the file has its segment's name, since whoever filled a
+    /// spare meanwhile would fill this one.
+    ///
     /// Errors: `NoSpace` with nothing touched; `DurabilityUnknown`, latched.
-    pub(super) fn rotate(&self, writer: &mut Writer, spare: Spare, head: Head) -> Result<(), LogError> {
+    pub(super) fn rotate(
+        &self,
+        writer: &mut Writer,
+        ready: &mut Option<Spare>,
+        needed: u64,
+        head: Head,
+    ) -> Result<(), LogError> {
+        let spare = self.take_spare(ready, needed)?;
         let fs = self.env.fs.as_ref();
         let synced = self.view.lock().synced;
         let before = self.view.lock().manifest.clone();
@@ -68,7 +76,7 @@ impl FileLog {
         match manifest::reserve(fs, &self.dir, slot, before.segments.len() + 1) {
             Ok(()) => {}
             Err(refused @ LogError::NoSpace { .. }) => {
-                *self.spare.lock() = Some(spare);
+                *ready = Some(spare);
                 return Err(refused);
             }
             Err(error) => return Err(writer.latch(io_of(error), synced.position.next(), head.position)),

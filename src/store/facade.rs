@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::batch::Batch;
 use super::builder::Builder;
@@ -175,7 +176,15 @@ impl Store {
         Fut: Future<Output = Result<T>>,
     {
         let span = tracing::debug_span!("command", actor = %context.actor);
-        let _span = span.clone();
+        self.run(context, closure).instrument(span).await
+    }
+
+    async fn run<T, F, Fut>(&self, context: Context, closure: F) -> Result<Committed<T>>
+    where
+        T: Answer,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
         context.validate()?;
         let mut lane: Option<LaneTicket> = None;
         let mut losses = 0;

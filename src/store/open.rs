@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::builder::Builder;
 use super::checkpoint::{chain_at, write_frozen};
@@ -59,8 +60,11 @@ pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> 
 
 /// Opens without starting anything.
 pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result<Opened> {
-    let span = tracing::info_span!("recovery", dir = %builder.dir.display());
-    let _span = span.clone();
+    let span = tracing::info_span!("open", dir = %builder.dir.display());
+    recover(builder, existing).instrument(span).await
+}
+
+async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     builder.settings.validate()?;
     let lock = lock(&builder, existing)?;
     let base = base(&builder)?;
@@ -70,7 +74,7 @@ pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
             if found.is_some() {
-                tracing::warn!(parent: &span, "the base is not of this log's history; it is rebuilt");
+                tracing::warn!("the base is not of this log's history; it is rebuilt");
             }
             base.clear().await?;
             Position::ZERO
