@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
-use super::{apply, checkpoint, delete, delete_range, get, init, log, scan, set, show, tail};
+use super::{apply, checkpoint, delete, delete_range, export, get, import, init, log, scan, set, show, tail};
 
 /// An embeddable, event-sourced, log-structured metadata store.
 #[derive(Debug, Parser)]
@@ -53,6 +53,8 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::InitArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Get(get::GetArgs),
     Scan(scan::ScanArgs),
     Set(set::SetArgs),
@@ -135,6 +137,8 @@ impl Verb {
     async fn run(self, shell: &mut Shell) -> Result<Ended> {
         match self {
             Verb::Init(args) => init::run(args, shell).await,
+            Verb::Import(args) => import::run(args, shell).await,
+            Verb::Export(args) => export::run(args, shell).await,
             Verb::Get(args) => get::run(args, shell).await,
             Verb::Scan(args) => scan::run(args, shell).await,
             Verb::Set(args) => set::run(args, shell).await,
@@ -198,6 +202,9 @@ mod tests {
             "lakelog init",
             "lakelog --json --hex --store x init",
             "lakelog init --json --store x",
+            "lakelog import - --overwrite --dry-run --actor a --reason r",
+            "lakelog export --format kv-dump -o x --internal",
+            "lakelog export --format ndjson",
             "lakelog get p k",
             "lakelog scan p --prefix a --from b --limit 1",
             "lakelog set p k - --if-absent --actor a --reason r --request-id i",
