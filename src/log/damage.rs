@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind};
+use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind, SegmentHeader};
 use super::simulation::Machine;
 use super::tests::{draft, small};
 use super::*;
@@ -358,6 +358,66 @@ fn fault_22_forked_copies_do_not_mix() {
         let found = mixed.open_unknowing().and_then(|log| log.read(Position(1))?.collect::<Result<Vec<_>, _>>());
         assert!(matches!(found, Err(LogError::Corrupt { .. })) || !mixed.verification().problems.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn fault_22_a_segment_that_begins_below_a_promise_is_not_taken_over() {
+    let mut machine = built(1, 40, false);
+    let log = machine.open().unwrap();
+    machine.append(&log, &[40, 40]).unwrap();
+    // One copy dies here, so its recovery begins a segment at position 3; the other one acknowledges 3 and 4.
+    let mut dead = machine.fork(1);
+    machine.sync(&log).unwrap();
+    drop(log);
+    machine.world.fs.kill();
+    dead.world.fs.kill();
+    let log = dead.open().unwrap();
+    dead.append(&log, &[50, 50]).unwrap();
+    dead.sync(&log).unwrap();
+    machine.world.fs.plant(&segment(2), dead.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(machine.corrupt(), (segment(2), Position(3), Position(4)));
+}
+
+#[test]
+fn fault_22_an_older_copy_of_a_segment_before_a_newer_one() {
+    let (old, new) = (built(2, 1500, false), built(50, 1500, false));
+    let first = SegmentHeader::decode(&new.world.fs.content(&segment(2)).unwrap()[..FRAMES_AT as usize]).unwrap().first;
+    old.world.fs.plant(&segment(2), new.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(old.corrupt(), (segment(2), Position(5), first.previous()));
+}
+
+#[test]
+fn fault_22_a_leftover_that_contradicts_is_not_made_anew() {
+    let machine = built(1, 40, false);
+    let mut copies = [machine.fork(1), machine.fork(2)];
+    for (copy, sizes) in copies.iter_mut().zip([&[40, 40][..], &[50]]) {
+        let log = copy.open().unwrap();
+        copy.append(&log, sizes).unwrap();
+        drop(log);
+        copy.world.fs.kill();
+    }
+    let [one, two] = copies;
+    // Its recovery writes transaction 3 into a fresh segment, and nothing more.
+    drop(two.open().unwrap());
+    one.world.fs.plant(&segment(2), two.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(one.corrupt(), (segment(2), Position(3), Position(3)));
+}
+
+#[test]
+fn fault_06_bytes_changed_together_with_their_checksum_break_the_chain() {
+    let machine = built(3, 40, true);
+    let at = FRAMES_AT as usize + 2 * super::format::frame_bytes(16 + 40) as usize;
+    machine.damage(&segment(1), |content| {
+        content[at + 120] ^= 1;
+        let end = at + FrameHeader::parse(&content[at..]).unwrap().frame_bytes() as usize;
+        let crc = crc32fast::hash(&content[at + 8..end]);
+        content[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(machine.corrupt(), (segment(1), Position(3), Position(6)));
+    let problems = machine.verification().problems;
+    assert_eq!((problems.len(), problems[0].first, problems[0].last), (1, Position(3), Position(3)));
+    let files = LogFiles::open(&machine.world.env(), &Machine::dir()).unwrap();
+    assert_eq!(files.frames(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 2);
 }
 
 #[test]

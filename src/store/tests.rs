@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backends::MemoryBackend;
-use crate::types::{Digest, ErrorKind, Position};
+use crate::projection::IndexEntry;
+use crate::types::{Digest, ErrorKind, Key, KeyRange, Position};
 
 struct World {
     dir: tempfile::TempDir,
@@ -206,4 +207,93 @@ async fn one_process_writes() {
     drop(store);
     assert_eq!(world.builder().create().await.unwrap_err().kind(), ErrorKind::Conflict);
     world.builder().open().await.unwrap();
+}
+
+/// Every entry of partition `p` by the first byte of its value.
+#[derive(Debug)]
+struct ByFirstByte;
+
+impl ByFirstByte {
+    const PARTITION: &'static [u8] = b"\0index/by-first-byte";
+}
+
+impl crate::projection::Index for ByFirstByte {
+    fn name(&self) -> &'static str {
+        "by-first-byte"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn covers(&self, key: &[u8]) -> bool {
+        KeyRange::new(b"p", b"").contains(key)
+    }
+
+    fn meets(&self, range: &KeyRange) -> bool {
+        let source = KeyRange::new(b"p", b"");
+        range.contains(source.prefix()) || source.contains(range.prefix())
+    }
+
+    fn entries(&self, key: &[u8], value: &[u8]) -> Vec<IndexEntry> {
+        let Some(first) = value.first() else { return Vec::new() };
+        let primary = &key[Key::key_start(key).unwrap()..];
+        let key = Key::new(Self::PARTITION, &[&[*first][..], primary].concat());
+        vec![IndexEntry { key, value: primary.to_vec() }]
+    }
+}
+
+async fn index(store: &Store) -> Vec<Vec<u8>> {
+    let entries = all(store).await.into_iter().filter(|(partition, ..)| partition == ByFirstByte::PARTITION);
+    entries.map(|(_, key, _)| key).collect()
+}
+
+#[tokio::test]
+async fn an_index_is_built_while_the_others_serve() {
+    for embedded in [false, true] {
+        let world = World::new();
+        let builder = || if embedded { world.embedded() } else { world.builder() };
+        let store = builder().create().await.unwrap();
+        for n in 0..60u8 {
+            store.write(me(), Batch::new().set(b"p", &[b'k', n], &[n % 7])).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", b"k", b"after the checkpoint")).await.unwrap();
+        store.close().await.unwrap();
+
+        // Killed before the build was saved: it starts again.
+        let with_index = || builder().with_index(Arc::new(ByFirstByte));
+        let store = with_index().open().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", &[b'k', 3], b"\x09 live").delete(b"p", &[b'k', 4])).await.unwrap();
+        store.close().await.unwrap();
+
+        let store = with_index().open().await.unwrap();
+        let mut tries = 0;
+        while crate::store::indexing::check_built(store.shared(), "by-first-byte").is_err() {
+            tries += 1;
+            assert!(tries < 500, "the index is never built");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let expected: Vec<Vec<u8>> = {
+            let entries = all(&store).await.into_iter().filter(|(partition, ..)| partition == b"p");
+            let mut keys: Vec<Vec<u8>> = entries.map(|(_, key, value)| [&value[..1], &key].concat()).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!((index(&store).await, expected.len()), (expected.clone(), 60));
+        store.close().await.unwrap();
+        // Now it is whole: no build at the next open, the same entries, and rebuilt from zero too.
+        let store = with_index().open().await.unwrap();
+        assert!(crate::store::indexing::check_built(store.shared(), "by-first-byte").is_ok());
+        assert_eq!(index(&store).await, expected);
+        store.close().await.unwrap();
+        let fresh = world.embedded().with_backend(Arc::new(MemoryBackend::new())).with_index(Arc::new(ByFirstByte));
+        let store = fresh.open().await.unwrap();
+        assert_eq!(index(&store).await, expected);
+        store.close().await.unwrap();
+        // A program without the index does not let it go stale: the base is rebuilt without it.
+        let store = builder().open().await.unwrap();
+        assert_eq!(index(&store).await, Vec::<Vec<u8>>::new());
+        store.close().await.unwrap();
+    }
 }
