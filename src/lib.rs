@@ -61,6 +61,8 @@ pub mod backends;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
+pub mod diagnostics;
+#[doc(hidden)]
 pub mod env;
 #[doc(hidden)]
 pub mod event;

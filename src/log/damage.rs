@@ -60,7 +60,8 @@ impl Machine {
     }
 
     fn verification(&self) -> Verification {
-        verify(&self.world.env(), &Machine::dir(), None, &mut |done, total| assert!(done <= total)).unwrap()
+        verify(&self.world.env(), &Machine::dir(), None, &mut |_| {}, &mut |done, total| assert!(done <= total))
+            .unwrap()
     }
 
     fn end_of_frames(&self) -> usize {
