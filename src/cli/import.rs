@@ -107,7 +107,7 @@ impl fmt::Display for Answer {
 /// Ends `Partly` when records were refused.
 pub async fn run(args: ImportArgs, shell: &mut Shell) -> Result<Ended> {
     let input = Input::open(&args.file)?;
-    let (total, read) = (input.bytes(), input.bytes_read());
+    let (total, read) = (input.length(), input.bytes_read());
     let ImportArgs { overwrite, dry_run, context, .. } = args;
     let actor = context.actor();
     let mut context_of_all = Context::new(actor);

@@ -11,7 +11,7 @@ use crate::types::{Error, ErrorKind, Result};
 /// A file or standard input, open for reading.
 pub struct Input {
     reader: Box<dyn Read + Send>,
-    bytes: Option<u64>,
+    length: Option<u64>,
     read: Arc<AtomicU64>,
 }
 
@@ -32,16 +32,16 @@ impl Input {
         };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        Ok(Input::new(Box::new(file), metadata.is_file().then(|| metadata.len())))
+        Ok(Input::new(Box::new(file), metadata.is_file().then_some(metadata.len())))
     }
 
-    fn new(reader: Box<dyn Read + Send>, bytes: Option<u64>) -> Input {
-        Input { reader, bytes, read: Arc::default() }
+    fn new(reader: Box<dyn Read + Send>, length: Option<u64>) -> Input {
+        Input { reader, length, read: Arc::default() }
     }
 
     /// The length in bytes, where it is known before the end.
-    pub fn bytes(&self) -> Option<u64> {
-        self.bytes
+    pub fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// How many bytes were read, also while somebody else reads.
@@ -70,7 +70,7 @@ mod tests {
         input.read_exact(&mut [0; 100]).unwrap();
         assert_eq!(read(), 100);
         let rest = io::copy(&mut input, &mut io::sink()).unwrap();
-        assert_eq!((Some(read()), rest + 100), (input.bytes(), read()));
+        assert_eq!((Some(read()), rest + 100), (input.length(), read()));
     }
 
     #[test]

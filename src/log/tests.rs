@@ -199,6 +199,6 @@ fn a_spare_prepared_at_any_moment_harms_no_rotation() {
         log.sync().unwrap();
     });
     assert_eq!(log.read_checked(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 60);
-    let found = verify(&disk.env, &disk.dir, None, &mut |_, _| {}).unwrap();
+    let found = verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap();
     assert!(found.problems.is_empty(), "{:?}", found.problems);
 }
