@@ -1,8 +1,65 @@
 //! lakelog: an embeddable, event-sourced, log-structured metadata store.
+//!
+//! It holds what a data-versioning server of the lakeFS kind keeps in its database: users, policies,
+//! repositories, branches, commits, staged objects. Every change is an event in an append-only, checksummed
+//! log; the key/value view, its indexes and its checkpoints are projections of that log.
+//!
+//! ```
+//! use lakelog::{Batch, Context, Predicate, Store};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> lakelog::Result<()> {
+//! # let scratch = tempfile::tempdir().unwrap();
+//! # let directory = scratch.path().join("metadata");
+//! let store = Store::builder(directory).open_or_create().await?;
+//! let create = Batch::new().set_if(b"graveler", b"repos/demo", b"...", Predicate::Absent);
+//! let done = store.write(Context::new("alice").reason("first repository"), create).await?;
+//! // Durable from here on, and visible to everybody.
+//! let entry = store.get(b"graveler", b"repos/demo").await?.expect("it was just written");
+//! assert_eq!(entry.version, done.position);
+//! let answer = store.transact(Context::new("alice"), |tx| async move {
+//!     let repositories = tx.scan(lakelog::ScanOptions::new(b"graveler").prefix(b"repos/")).await?;
+//!     tx.set(b"usage", b"repositories", repositories.len().to_string().as_bytes())?;
+//!     Ok(repositories.len() as u64)
+//! });
+//! assert_eq!(answer.await?.answer, 1);
+//! store.close().await
+//! # }
+//! ```
+//!
+//! # How a change goes
+//!
+//! ```text
+//!           command              events              frame               (position, write set)
+//!   caller ----------> closure ---------> committer ------> log ------> projection ---> view, indexes
+//!              reads    ^   one transaction   validate,      append,      | publish        |
+//!                       |                     insert unseen  sync         | replay         | checkpoint
+//!                       +----------------- view reads <-------------------+                v
+//!                                                                         backends: sled | memory
+//! ```
+//!
+//! - [`Store`] opens, writes ([`Batch`]), runs transactions ([`Tx`]), reads ([`Reader`]), checkpoints.
+//! - [`Settings`] tells every knob with its default; [`Durability`] is the one to think about.
+//! - [`Error`] is a kind that says what to do next, a message, and a source.
+//!
+//! # What it is not
+//!
+//! No server and no network protocol: it is embedded by one, and one process writes to a store at a
+//! time. It stores metadata, so a value ends at 16 MiB ([`Limits`]). It prints nothing and installs
+//! nothing: logs go to `tracing`, figures to the `metrics` facade.
+//!
+//! # Features
+//!
+//! `sled` (default): the embedded base. `cli` (default): the command line. `conformance`: the suites
+//! and the simulated file system, for those who write a backend.
+
 #![forbid(unsafe_code)]
 
 #[doc(hidden)]
 pub mod backends;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[doc(hidden)]
 pub mod env;
 #[doc(hidden)]

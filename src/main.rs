@@ -1,1 +1,5 @@
-fn main() {}
+//! The `lakelog` command.
+
+fn main() -> std::process::ExitCode {
+    lakelog::cli::main()
+}

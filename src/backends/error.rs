@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::types::{Error, ErrorKind, Position};
 
 /// An error of a backend.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum BackendError {
     /// Stored bytes are damaged. The base is a cache: it is dropped and rebuilt from the log.
@@ -34,6 +34,9 @@ pub enum BackendError {
         /// The current stamp's position.
         stamp: Position,
     },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
     /// A call breaks the contract.
     #[error("invalid write to the base, {detail}")]
     Invalid {
@@ -56,6 +59,7 @@ impl BackendError {
         match self {
             BackendError::Corrupt { .. } => ErrorKind::Corrupt,
             BackendError::OtherFormat { .. } | BackendError::Unavailable { .. } => ErrorKind::Unavailable,
+            BackendError::Closed => ErrorKind::Closed,
             BackendError::Unreadable { .. } | BackendError::Invalid { .. } => ErrorKind::Internal,
         }
     }

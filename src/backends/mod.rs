@@ -5,11 +5,14 @@
 
 mod checked;
 #[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::panic, reason = "a suite is a test, wherever it is compiled")]
 pub mod conformance;
 mod error;
 mod forward;
 mod memory;
 mod readable;
+#[cfg(feature = "sled")]
+mod sled;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,6 +20,8 @@ use std::pin::Pin;
 
 pub use error::BackendError;
 pub use memory::MemoryBackend;
+#[cfg(feature = "sled")]
+pub use sled::{SledBackend, SledSettings};
 
 use crate::types::{Page, Position, Slice, Stamp};
 
@@ -75,7 +80,8 @@ pub struct Usage {
 /// - **Readable positions** are the position of the current stamp and every position named by the
 ///   last [`Backend::retain`] or as `keep` of a write since. Reading at any other is `Unreadable`.
 ///   Without a stamp the current position is [`Position::ZERO`], where everything is absent. A position
-///   that was let go does not become readable again by being named.
+///   that was let go does not become readable again by being named. After reopening a durable
+///   backend, what was readable at its last completed write is; the opener says what to retain.
 /// - **Damage** is an error, never an absent key and never a panic: `Corrupt` names what is damaged.
 /// - Futures of local backends may block for one page of I/O; a caller that minds runs them on a
 ///   blocking thread.

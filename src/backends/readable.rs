@@ -15,7 +15,7 @@ pub(crate) struct Readable {
 }
 
 impl Readable {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sled"))]
     /// A state that was written down: positions above the current one were never complete.
     pub(crate) fn new(current: Position, retained: impl IntoIterator<Item = Position>) -> Readable {
         Readable { current, retained: retained.into_iter().filter(|&position| position <= current).collect() }
@@ -57,7 +57,7 @@ impl Readable {
         inside(self.current) || self.retained.range(from..).next().is_some_and(|&position| inside(position))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sled"))]
     /// What is retained besides the current position, ascending.
     pub(crate) fn retained(&self) -> impl Iterator<Item = Position> + '_ {
         self.retained.iter().copied()

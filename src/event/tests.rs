@@ -199,7 +199,7 @@ fn errors_name_the_event_and_are_corruption() {
     let bad = Event::Unknown(UnknownEvent { version: 0, minimum_reader: 0, ..unknown(2, 0, false) });
     let error = Transaction::decode(of(vec![set("p", "k", "v"), bad]).encode()).unwrap_err();
     assert!(matches!(error, DecodeError::Event { index: 1, kind: 2, version: 0, .. }), "{error:?}");
-    let error = crate::Error::from(error);
+    let error = crate::types::Error::from(error);
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.message().ends_with("event=`1` kind=`2` version=`0`"), "{error}");
 

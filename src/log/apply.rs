@@ -10,10 +10,10 @@ use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::Plan;
+use super::rotation::segment_header;
 use super::segment::{self, MinFree, SegmentId, Spare, corrupt};
 use super::settings::LogSettings;
 use super::window::{SegmentReader, Slot};
-use super::writer::segment_header;
 use super::{Head, LogError};
 use crate::env::{Env, File, FileExt as _, OpenMode};
 use crate::types::Timestamp;
@@ -93,7 +93,16 @@ pub(super) struct Recovered {
     /// Where the next frame goes.
     pub end: u64,
     pub head: Head,
-    pub first_time: Timestamp,
+    /// Recorded time of the first transaction in the active segment.
+    pub first_time: Option<Timestamp>,
+}
+
+/// A segment made by recovery.
+struct Fresh {
+    file: Arc<dyn File>,
+    size: u64,
+    end: u64,
+    first_time: Option<Timestamp>,
 }
 
 impl Plan {
@@ -106,10 +115,13 @@ impl Plan {
         // What was read may stand in the page cache only, after a sync that failed: the same bytes are written again.
         manifest::store(fs, &self.dir, self.loaded.slot, &self.loaded.manifest)?;
         fs.sync_dir(&self.dir).at("sync the directory", &self.dir)?;
+        // A creation that was killed before its last step left a log whose own entry is not durable.
+        let parent = self.dir.parent().unwrap_or(Path::new("."));
+        fs.sync_dir(parent).at("sync the directory", parent)?;
         let mut manifest = self.manifest.clone();
         let active = *manifest.active();
         let path = active.id.path(&self.dir);
-        let (file, size, end) = if self.fresh {
+        let Fresh { file, size, end, first_time } = if self.fresh {
             let next = SegmentEntry::empty(active.id.next(), segment::random_tag(env), self.promised);
             if let Some(active) = manifest.segments.last_mut() {
                 (active.last, active.end) = (self.promised.position, self.promised_end);
@@ -121,7 +133,8 @@ impl Plan {
         } else {
             let file: Arc<dyn File> = Arc::from(fs.open(&path, OpenMode::Write).at("open the segment", &path)?);
             let size = file.len().at("read the segment", &path)?;
-            (file, size, self.end)
+            let first_time = (self.head().position >= active.first).then_some(self.first_time);
+            Fresh { file, size, end: self.end, first_time }
         };
         let mut slot = self.loaded.slot;
         if self.changes_manifest() {
@@ -130,7 +143,7 @@ impl Plan {
             slot = 1 - slot;
             manifest::store(fs, &self.dir, slot, &manifest)?;
         }
-        Ok(Recovered { head: self.head(), first_time: self.first_time, dir: self.dir, manifest, slot, file, size, end })
+        Ok(Recovered { head: self.head(), first_time, dir: self.dir, manifest, slot, file, size, end })
     }
 
     /// Keeps the cut bytes and writes what no promise covers into a segment of its own: the pages it was read
@@ -141,7 +154,7 @@ impl Plan {
         settings: &LogSettings,
         active: &SegmentEntry,
         next: &SegmentEntry,
-    ) -> Result<(Arc<dyn File>, u64, u64), LogError> {
+    ) -> Result<Fresh, LogError> {
         let fs = env.fs.as_ref();
         let path = active.id.path(&self.dir);
         let mut reader =
@@ -153,6 +166,7 @@ impl Plan {
         let needed = settings.segment_bytes.max((FRAMES_AT + unpromised).next_multiple_of(4096) + FRAMES_AT);
         let spare = Spare::allocate(fs, &self.dir, needed, MinFree::Bytes(0))?;
         let size = spare.size();
+        let mut first_time = None;
         let header = segment_header(self.manifest.log_id, next, self.promised, size);
         let (file, end) = spare.into_segment(fs, &self.dir, &header, |file| {
             let (mut from, mut to) = (self.promised_end, FRAMES_AT);
@@ -167,6 +181,7 @@ impl Plan {
                     }
                     _ => return Err(changed(reader.path(), from)),
                 };
+                first_time.get_or_insert(frame.header.time);
                 (position, from) = (frame.header.position, frame.header.end());
                 (frame.header.offset, frame.header.tag) = (to, next.tag);
                 frame.header.promise = self.promised.position;
@@ -177,7 +192,7 @@ impl Plan {
             }
             Ok(to)
         })?;
-        Ok((file, size, end))
+        Ok(Fresh { file, size, end, first_time })
     }
 }
 

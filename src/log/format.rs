@@ -91,18 +91,19 @@ impl FrameHeader {
     /// The parts must add up to `body_len`: the caller computed it from them.
     pub fn encode(&self, body: &[&[u8]], buffer: &mut Vec<u8>) {
         let start = buffer.len();
-        buffer.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
-        buffer.extend_from_slice(&[0; 4]);
-        buffer.push(self.kind as u8);
-        buffer.push(if self.erased { FLAG_ERASED } else { 0 });
-        buffer.extend_from_slice(&(FRAME_HEADER_BYTES as u16).to_le_bytes());
-        buffer.extend_from_slice(&self.body_len.to_le_bytes());
-        buffer.extend_from_slice(&self.position.0.to_le_bytes());
-        buffer.extend_from_slice(&self.time.0.to_le_bytes());
-        buffer.extend_from_slice(&self.promise.0.to_le_bytes());
-        buffer.extend_from_slice(&self.offset.to_le_bytes());
-        buffer.extend_from_slice(&self.tag.to_le_bytes());
-        buffer.extend_from_slice(&self.chain.0);
+        let mut header = [0; FRAME_HEADER_BYTES];
+        header[..CRC_AT].copy_from_slice(&FRAME_MAGIC.to_le_bytes());
+        header[KIND_AT] = self.kind as u8;
+        header[FLAGS_AT] = if self.erased { FLAG_ERASED } else { 0 };
+        header[HEADER_LEN_AT..BODY_LEN_AT].copy_from_slice(&(FRAME_HEADER_BYTES as u16).to_le_bytes());
+        header[BODY_LEN_AT..POSITION_AT].copy_from_slice(&self.body_len.to_le_bytes());
+        header[POSITION_AT..TIME_AT].copy_from_slice(&self.position.0.to_le_bytes());
+        header[TIME_AT..PROMISE_AT].copy_from_slice(&self.time.0.to_le_bytes());
+        header[PROMISE_AT..OFFSET_AT].copy_from_slice(&self.promise.0.to_le_bytes());
+        header[OFFSET_AT..TAG_AT].copy_from_slice(&self.offset.to_le_bytes());
+        header[TAG_AT..CHAIN_AT].copy_from_slice(&self.tag.to_le_bytes());
+        header[CHAIN_AT..].copy_from_slice(&self.chain.0);
+        buffer.extend_from_slice(&header);
         body.iter().for_each(|part| buffer.extend_from_slice(part));
         debug_assert_eq!(buffer.len() - start, FRAME_HEADER_BYTES + self.body_len as usize);
         buffer.resize(start + self.frame_bytes() as usize, 0);

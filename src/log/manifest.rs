@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::IoAt;
 use super::format::{self, FIELDS_AT, FRAMES_AT, Fields, Unusable};
-use super::segment::SegmentId;
+use super::segment::{self, SegmentId};
 use super::{Head, LOG_FORMAT, LogError};
 use crate::env::{FileExt as _, Fs, OpenMode};
 use crate::types::{Hash, LogId, Position, Timestamp};
@@ -17,6 +17,9 @@ const MAGIC: [u8; 8] = *b"LAKELOGM";
 /// Length, generation, log id, creation time, promise, floor, number of segments.
 const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + (8 + 8 + 32) + 8;
 const ENTRY_BYTES: usize = 7 * 8 + 32;
+/// Files of slots grow in such steps, before the room is needed for so many segments more.
+const RESERVE_BYTES: u64 = 4096;
+const RESERVED_AHEAD: usize = 16;
 /// Larger slots are refused: room for three million segments.
 const SLOT_BYTES_MAX: u64 = 256 << 20;
 
@@ -214,7 +217,7 @@ pub(super) fn load(fs: &dyn Fs, dir: &Path) -> Result<Loaded, LogError> {
     if !fs.exists(dir).at("look for the log", dir)? {
         return Err(LogError::NotFound { path: dir.to_path_buf() });
     }
-    let mut slots = [read_slot(fs, dir, 0)?, read_slot(fs, dir, 1)?];
+    let slots = [read_slot(fs, dir, 0)?, read_slot(fs, dir, 1)?];
     for (slot, state) in slots.iter().enumerate() {
         if let Err(Unusable::Newer(found)) = state {
             return Err(LogError::NewerFormat { path: slot_path(dir, slot), found: *found, supported: LOG_FORMAT });
@@ -223,14 +226,16 @@ pub(super) fn load(fs: &dyn Fs, dir: &Path) -> Result<Loaded, LogError> {
     let generation = |slot: usize| slots[slot].as_ref().ok().map(|manifest| manifest.generation);
     let slot = usize::from(generation(1) > generation(0));
     let other_sound = generation(1 - slot).is_some_and(|other| Some(other + 1) == generation(slot));
-    match std::mem::replace(&mut slots[slot], Err(Unusable::Damaged("taken"))) {
-        Ok(manifest) => Ok(Loaded { manifest, slot, other_sound }),
+    let [first, second] = slots;
+    let newest = if slot == 0 { &first } else { &second };
+    match newest {
+        Ok(manifest) => Ok(Loaded { manifest: manifest.clone(), slot, other_sound }),
         Err(_) => Err(LogError::Corrupt {
             path: slot_path(dir, 0),
             offset: 0,
             first: Position(1),
             last: Position::MAX,
-            detail: format!("neither manifest slot is valid: {}, {}", why(&slots[0]), why(&slots[1])),
+            detail: format!("neither manifest slot is valid: {}, {}", why(&first), why(&second)),
         }),
     }
 }
@@ -277,6 +282,29 @@ pub(super) fn store(fs: &dyn Fs, dir: &Path, slot: usize, manifest: &Manifest) -
         fs.sync_dir(dir).at("sync the directory", dir)?;
     }
     Ok(())
+}
+
+/// Makes sure that a manifest of so many segments fits into the slot's file without growing it, so that a rotation on
+/// a full disk does not fail half way. Reserves ahead; want of room is an error only when it is needed now.
+///
+/// Errors: `NoSpace` with the slot as it was; `Io`, after which its file must not be trusted.
+pub(super) fn reserve(fs: &dyn Fs, dir: &Path, slot: usize, segments: usize) -> Result<(), LogError> {
+    let bytes = |segments: usize| (FIXED_BYTES + segments * ENTRY_BYTES) as u64;
+    let path = slot_path(dir, slot);
+    let file = fs.open(&path, OpenMode::Write).at("open the manifest", &path)?;
+    let len = file.len().at("read the manifest", &path)?;
+    if len >= bytes(segments + RESERVED_AHEAD) {
+        return Ok(());
+    }
+    let zeros = vec![0; (bytes(segments + RESERVED_AHEAD).next_multiple_of(RESERVE_BYTES) - len) as usize];
+    match file.write_all_at(&zeros, len) {
+        Err(error) if segment::is_no_space(&error) && len >= bytes(segments) => Ok(()),
+        Err(error) if segment::is_no_space(&error) => {
+            let free = fs.space(dir).map_or(0, |space| space.free);
+            Err(LogError::NoSpace { path: dir.to_path_buf(), needed: zeros.len() as u64, free, kept_free: 0 })
+        }
+        written => written.and_then(|()| file.sync_all()).at("reserve room in the manifest", &path),
+    }
 }
 
 #[cfg(test)]

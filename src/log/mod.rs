@@ -5,16 +5,22 @@
 //! reads from a position; who may append what is decided by the committer before.
 
 mod apply;
+#[cfg(test)]
+mod damage;
 mod error;
 mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod rotation;
 mod segment;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod window;
 mod writer;
 
@@ -29,6 +35,7 @@ pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use stream::{Check, FrameStream};
 use tokio::sync::watch;
+pub use verify::{Verification, verify};
 pub use writer::FileLog;
 
 use crate::types::{Digest, Hash, LogId, Position, Salt, Timestamp};

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::format::{FRAMES_AT, FrameKind};
 use super::manifest::{self, Manifest, SegmentEntry};
-use super::stream::{self, Check, FrameStream, Milestones, Source};
+use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Milestones, Source};
 use super::window::{SegmentReader, Slot};
 use super::{Head, LogError};
 use crate::env::{Env, OpenMode};
@@ -83,13 +83,17 @@ impl LogFiles {
             self.source.open(seen.manifest.log_id, &entry, before, OpenMode::Read, seen.promise.max(entry.first))?;
         let mut reader = SegmentReader::new(file, entry.id.path(&self.dir), entry.tag)?;
         seen.promise = seen.promise.max(seen.manifest.promise);
+        let mut noted = seen.next_at;
         while let Slot::Frame(frame) = reader.slot(seen.next_at)? {
             seen.promise = seen.promise.max(frame.header.promise);
             // A mark may be overwritten, and after a seal only a new manifest leads on.
             if frame.header.kind != FrameKind::Transaction || frame.header.position != seen.last.position.next() {
                 break;
             }
-            self.source.milestones.pass(entry.id, frame.header.position, seen.next_at);
+            if seen.next_at >= noted + MILESTONE_BYTES {
+                noted = seen.next_at;
+                self.source.milestones.pass(entry.id, frame.header.position, noted);
+            }
             (seen.last, seen.next_at) = (frame.head(), frame.header.end());
         }
         Ok(seen.promise)

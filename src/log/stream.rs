@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind, SegmentHeader};
 use super::manifest::{Manifest, SegmentEntry};
 use super::segment::{self, SegmentId, corrupt};
@@ -19,7 +20,7 @@ use crate::env::{File, Fs, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
 /// Distance between remembered places, in bytes: how much is read in vain to reach a position.
-const MILESTONE_BYTES: u64 = 512 << 10;
+pub(super) const MILESTONE_BYTES: u64 = 512 << 10;
 
 /// How much a reader proves of each frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,10 @@ impl Source {
         if header != expected {
             return Err(damaged("the segment header is not that of the segment in the manifest"));
         }
+        // It had its whole size, synced, before its first frame.
+        if file.len().at("read the segment", &path)? < header.size {
+            return Err(damaged("the segment file was cut short"));
+        }
         Ok((file, header))
     }
 }
@@ -108,6 +113,8 @@ pub struct FrameStream {
     current: Option<(usize, SegmentReader, u64)>,
     /// The state before the next frame; its chain is known only under [`Check::Chain`].
     head: Head,
+    /// Where a milestone was last noted in the current segment.
+    noted: u64,
     ended: bool,
 }
 
@@ -130,7 +137,7 @@ impl FrameStream {
         if from > to.next() {
             return Err(LogError::AboveHead { position: from, head: to });
         }
-        Ok(FrameStream { source, manifest, check, from, to, current: None, head, ended: false })
+        Ok(FrameStream { source, manifest, check, from, to, current: None, head, noted: 0, ended: false })
     }
 
     fn advance(&mut self) -> Result<Option<Frame>, LogError> {
@@ -138,51 +145,53 @@ impl FrameStream {
             return Ok(None);
         }
         loop {
-            let (index, mut reader, mut offset) = match self.current.take() {
-                Some(current) => current,
-                None => self.enter()?,
+            let Some((index, reader, offset)) = &mut self.current else {
+                self.current = Some(self.enter()?);
+                continue;
             };
-            let entry = &self.manifest.segments[index];
-            let sealed = index + 1 < self.manifest.segments.len();
+            let entry = &self.manifest.segments[*index];
+            let sealed = *index + 1 < self.manifest.segments.len();
             // Sealed segments without transactions are passed by too.
             if sealed && self.head.position >= entry.last {
                 (self.current, self.head) = (None, entry.head());
                 continue;
             }
+            let at = *offset;
             let expected = self.head.position.next();
             let last = if sealed { entry.last } else { self.to };
-            let damaged =
-                |reader: &SegmentReader, at, detail: &str| Err(corrupt(reader.path(), at, expected, last, detail));
-            let frame = match reader.slot(offset)? {
+            let slot = reader.slot(at)?;
+            let damaged = |detail: &str| Err(corrupt(reader.path(), at, expected, last, detail));
+            let frame = match slot {
                 Slot::Frame(frame) if frame.header.kind == FrameKind::Transaction => frame,
-                Slot::Frame(_) => return damaged(&reader, offset, "transactions are missing"),
-                Slot::Other(why) => return damaged(&reader, offset, why),
+                Slot::Frame(_) => return damaged("transactions are missing"),
+                Slot::Other(why) => return damaged(why),
             };
             if frame.header.position != expected || frame.header.time < self.head.time {
-                return damaged(&reader, offset, "a frame out of order");
+                return damaged("a frame out of order");
             }
-            let at = offset;
-            offset = frame.header.end();
+            *offset = frame.header.end();
             let before = std::mem::replace(&mut self.head, frame.head());
-            self.source.milestones.pass(entry.id, expected, at);
+            if at >= self.noted + MILESTONE_BYTES {
+                self.noted = at;
+                self.source.milestones.pass(entry.id, expected, at);
+            }
             let wanted = expected >= self.from;
             if wanted || self.check == Check::Chain {
                 let frame = frame.into_frame();
                 if self.check == Check::Chain && !frame.follows(&before) {
-                    return damaged(&reader, at, "the chain hash does not follow");
+                    return damaged("the chain hash does not follow");
                 }
                 if wanted {
                     self.from = expected.next();
-                    self.current = Some((index, reader, offset));
                     return Ok(Some(frame));
                 }
             }
-            self.current = Some((index, reader, offset));
         }
     }
 
     /// Opens the segment that holds the next position, as near to it as known.
     fn enter(&mut self) -> Result<(usize, SegmentReader, u64), LogError> {
+        self.noted = FRAMES_AT;
         let position = self.from.max(self.head.position.next());
         let segments = &self.manifest.segments;
         let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);

@@ -156,3 +156,27 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
     assert_eq!(payloads(log.read(Position(2)).unwrap())[0].len(), 300 << 10);
     assert_eq!(log.head().position, Position(4));
 }
+
+#[test]
+fn filling_a_spare_meanwhile_leaves_the_segment_that_begins_alone() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                log.prepare_spare().unwrap();
+            }
+        });
+        for position in 0..60 {
+            let appended = log.append(Position(position), &[draft(1, &[1; 40 << 10])]);
+            let appended = appended.and_then(|_| log.sync());
+            if position == 59 || appended.is_err() {
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            appended.unwrap();
+        }
+    });
+    let frames = log.read_checked(Position(1), Check::Chain).unwrap();
+    assert_eq!(payloads(frames).len(), 60);
+}

@@ -6,12 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::error::IoAt;
 use super::format::{
-    ALIGNMENT, DIGEST_BYTES, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAMES_AT, Fields, FrameHeader, FrameKind, SALT_BYTES,
-    frame_checksum_holds,
+    ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FRAMES_AT, Fields, FrameHeader, FrameKind, frame_checksum_holds,
 };
 use super::{Frame, Head, LogError, Proof};
 use crate::env::File;
@@ -45,18 +44,15 @@ impl RawFrame {
     /// The transaction in it. Parsing has proven that the body is long enough for its proof.
     pub fn into_frame(self) -> Frame {
         let mut fields = Fields(&self.body);
-        let (proof, at) = if self.header.erased {
-            (Proof::Erased(Digest(fields.bytes().unwrap_or_default())), DIGEST_BYTES)
-        } else {
-            (Proof::Salted(Salt(fields.bytes().unwrap_or_default())), SALT_BYTES)
+        let proof = match self.header.erased {
+            true => Proof::Erased(Digest(fields.bytes().unwrap_or_default())),
+            false => Proof::Salted(Salt(fields.bytes().unwrap_or_default())),
         };
-        Frame {
-            position: self.header.position,
-            time: self.header.time,
-            chain: self.header.chain,
-            proof,
-            payload: self.body.slice(at..),
-        }
+        let at = self.body.len() - fields.0.len();
+        let mut payload = self.body;
+        payload.advance(at);
+        let FrameHeader { position, time, chain, .. } = self.header;
+        Frame { position, time, chain, proof, payload }
     }
 }
 
@@ -100,6 +96,11 @@ impl SegmentReader {
         &self.path
     }
 
+    /// Its size when it was opened, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// What lies at `offset`. `Err` only when the file cannot be read.
     pub fn slot(&mut self, offset: u64) -> Result<Slot, LogError> {
         let Some(head) = self.bytes(offset, FRAME_HEADER_BYTES as u64)? else {
@@ -129,11 +130,13 @@ impl SegmentReader {
         Ok(Slot::Frame(RawFrame { header, body }))
     }
 
-    /// The next offset at or above `from` (a multiple of 8) where a whole frame lies, with the frame;
-    /// `None` when there is none up to the end of the file.
-    pub fn search(&mut self, from: u64) -> Result<Option<RawFrame>, LogError> {
+    /// The next whole frame that begins in `from..to` (`from` a multiple of 8), if there is one before the end of
+    /// the file.
+    pub fn search(&mut self, from: u64, to: u64) -> Result<Option<RawFrame>, LogError> {
         let mut offset = from;
-        while let Some(magic) = self.bytes(offset, 4)? {
+        while offset < to
+            && let Some(magic) = self.bytes(offset, 4)?
+        {
             if *magic == FRAME_MAGIC.to_le_bytes()
                 && let Slot::Frame(frame) = self.slot(offset)?
             {
@@ -204,7 +207,7 @@ impl SegmentReader {
 fn is_zero(block: &[u8]) -> bool {
     // Words first: this runs over whole preallocated segments at open.
     let (words, rest) = block.as_chunks::<8>();
-    words.iter().fold(0, |any, word| any | u64::from_ne_bytes(*word)) == 0 && rest.iter().all(|&byte| byte == 0)
+    words.iter().fold(0, |any, word| any | u64::from_le_bytes(*word)) == 0 && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Finds the transaction at `position` in a segment whose frames are known to be in order from

@@ -4,12 +4,6 @@
 //! promises: frames are written, synced, and only then a mark says so. Starts no thread: whoever owns the
 //! log calls [`Log::append`], [`Log::sync`] and [`FileLog::prepare_spare`] from threads of its own, or in
 //! turn from a simulation.
-//!
-//! ```text
-//! rotation   seal + sync | header of the next + sync | rename + directory sync | manifest + sync | frames
-//! ```
-//! Whichever of these steps a crash falls between, the manifest names the segment that holds the
-//! head, or the one before it, which then ends with its seal.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,11 +15,11 @@ use tokio::sync::watch;
 
 use super::error::IoAt;
 use super::format::{
-    BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, SegmentHeader, frame_bytes,
-    seal_body,
+    BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, frame_bytes,
 };
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
+use super::rotation::segment_header;
 use super::segment::{self, SegmentId, Spare};
 use super::settings::LogSettings;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
@@ -39,50 +33,50 @@ const BUFFER_BYTES_KEPT: usize = 8 << 20;
 /// A log in files, open for writing.
 #[derive(Debug)]
 pub struct FileLog {
-    env: Env,
-    dir: PathBuf,
-    settings: LogSettings,
-    id: LogId,
+    pub(super) env: Env,
+    pub(super) dir: PathBuf,
+    pub(super) settings: LogSettings,
+    pub(super) id: LogId,
     /// Held by appends, syncs, rotation and trim; never by readers.
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
     /// What readers and other threads see; held for a few instructions only.
-    view: Mutex<View>,
-    synced: watch::Sender<Position>,
+    pub(super) view: Mutex<View>,
+    pub(super) synced: watch::Sender<Position>,
     /// The spare segment when one is ready. Held while one is filled, so that a rotation in the
     /// meantime waits for that instead of filling a second one.
-    spare: Mutex<Option<Spare>>,
-    spare_wanted: watch::Sender<bool>,
+    pub(super) spare: Mutex<Option<Spare>>,
+    pub(super) spare_wanted: watch::Sender<bool>,
     milestones: Arc<Milestones>,
     /// Held until the log is closed or dropped.
     lock: Mutex<Option<DirLock>>,
 }
 
 #[derive(Clone, Debug)]
-struct View {
-    head: Head,
-    synced: Head,
-    manifest: Arc<Manifest>,
+pub(super) struct View {
+    pub head: Head,
+    pub synced: Head,
+    pub manifest: Arc<Manifest>,
 }
 
 #[derive(Debug)]
-struct Writer {
-    file: Arc<dyn File>,
-    path: PathBuf,
-    id: SegmentId,
-    tag: u64,
-    size: u64,
+pub(super) struct Writer {
+    pub file: Arc<dyn File>,
+    pub path: PathBuf,
+    pub id: SegmentId,
+    pub tag: u64,
+    pub size: u64,
     /// Where the next frame goes. A mark may lie there now.
-    end: u64,
+    pub end: u64,
     /// Recorded time of the first transaction in the segment.
-    first_time: Option<Timestamp>,
+    pub first_time: Option<Timestamp>,
     /// The manifest slot that was written last.
-    slot: usize,
-    buffer: Vec<u8>,
-    state: State,
+    pub slot: usize,
+    pub buffer: Vec<u8>,
+    pub state: State,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+pub(super) enum State {
     Open,
     Latched { cause: String },
     Closed,
@@ -124,6 +118,8 @@ impl FileLog {
         manifest::store(fs, &making, 1, &manifest)?;
         manifest.generation = 2;
         manifest::store(fs, &making, 0, &manifest)?;
+        manifest::reserve(fs, &making, 0, 1)?;
+        manifest::reserve(fs, &making, 1, 1)?;
         fs.rename(&making, dir).at("rename the new log", dir)?;
         fs.sync_dir(parent).at("sync the directory", parent)?;
         FileLog::open(env, lock, dir, settings, None)
@@ -152,7 +148,6 @@ impl FileLog {
         settings.check()?;
         let recovered = plan.apply(&env, &settings)?;
         let active = *recovered.manifest.active();
-        let first_time = (recovered.head.position >= active.first).then_some(recovered.first_time);
         Ok(FileLog {
             id: recovered.manifest.log_id,
             writer: Mutex::new(Writer {
@@ -162,7 +157,7 @@ impl FileLog {
                 tag: active.tag,
                 size: recovered.size,
                 end: recovered.end,
-                first_time,
+                first_time: recovered.first_time,
                 slot: recovered.slot,
                 buffer: Vec::new(),
                 state: State::Open,
@@ -181,24 +176,6 @@ impl FileLog {
             milestones: Arc::new(Milestones::default()),
             lock: Mutex::new(Some(lock)),
         })
-    }
-
-    /// Fills a spare segment when none is ready, so that the next rotation need not. Takes as long as writing
-    /// `segment_bytes` zeros does; appends go on meanwhile.
-    ///
-    /// Errors: `NoSpace` and `Io`, with nothing harmed: a rotation without a spare tries again itself.
-    pub fn prepare_spare(&self) -> Result<(), LogError> {
-        let mut spare = self.spare.lock();
-        if spare.is_none() {
-            *spare = Some(self.allocate(self.settings.segment_bytes)?);
-            self.spare_wanted.send_replace(false);
-        }
-        Ok(())
-    }
-
-    /// Whether [`FileLog::prepare_spare`] has something to do, and a way to wait for it.
-    pub fn spare_wanted(&self) -> watch::Receiver<bool> {
-        self.spare_wanted.subscribe()
     }
 
     /// The state at the synced position.
@@ -245,70 +222,15 @@ impl FileLog {
         Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
     }
 
-    fn allocate(&self, size: u64) -> Result<Spare, LogError> {
-        Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
-    }
-
-    /// Everything that can fail for want of room, before anything is written.
-    fn take_spare(&self, needed: u64) -> Result<Spare, LogError> {
-        let mut spare = self.spare.lock();
-        match spare.take() {
-            Some(ready) if ready.size() >= needed => Ok(ready),
-            // A ready one that is too small is made larger: it is the same file.
-            _ => self.allocate(needed.max(self.settings.segment_bytes)),
+    /// Writes the older slot and shows the manifest to readers; latches when that fails.
+    fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
+        let slot = 1 - writer.slot;
+        if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &manifest) {
+            let View { head, synced, .. } = self.view.lock().clone();
+            return Err(writer.latch(io_of(error), synced.position.next(), head.position));
         }
-    }
-
-    fn rotate(&self, writer: &mut Writer, spare: Spare, head: Head) -> Result<(), LogError> {
-        let fs = self.env.fs.as_ref();
-        let synced = self.view.lock().synced;
-        let before = self.view.lock().manifest.clone();
-        let next = SegmentEntry::empty(writer.id.next(), segment::random_tag(&self.env), head);
-        let mut seal = std::mem::take(&mut writer.buffer);
-        seal.clear();
-        let body = seal_body(next.id.0, next.tag);
-        writer.header(FrameKind::Seal, body.len(), &head, synced.position, writer.end).encode(&[&body], &mut seal);
-        let latched = (|| {
-            writer.file.write_all_at(&seal, writer.end).at("write the seal", &writer.path)?;
-            writer.file.sync_data().at("sync the segment", &writer.path)?;
-            let header = segment_header(self.id, &next, head, spare.size());
-            let size = spare.size();
-            let (file, end) = spare.into_segment(fs, &self.dir, &header, |_| Ok(FRAMES_AT))?;
-            let mut manifest = Manifest::clone(&before);
-            manifest.generation += 1;
-            manifest.promise = head.position;
-            if let Some(active) = manifest.segments.last_mut() {
-                (active.last, active.end, active.chain) = (head.position, writer.end, head.chain);
-                active.last_time = head.time;
-                active.first_time = writer.first_time.unwrap_or(head.time);
-            }
-            manifest.segments.push(next);
-            manifest::store(fs, &self.dir, 1 - writer.slot, &manifest)?;
-            Ok((file, size, end, manifest))
-        })();
-        let (file, size, end, manifest) = match latched {
-            Ok(rotated) => rotated,
-            Err(error) => return Err(writer.latch(io_of(error), synced.position.next(), head.position)),
-        };
-        *writer = Writer {
-            file,
-            path: next.id.path(&self.dir),
-            id: next.id,
-            tag: next.tag,
-            size,
-            end,
-            first_time: None,
-            slot: 1 - writer.slot,
-            buffer: seal,
-            state: State::Open,
-        };
-        {
-            let mut view = self.view.lock();
-            (view.synced, view.manifest) = (head, Arc::new(manifest));
-        }
-        self.synced.send_replace(head.position);
-        self.spare_wanted.send_replace(true);
-        tracing::debug!(segment = %next.id, first = %next.first, "segment begun");
+        writer.slot = slot;
+        self.view.lock().manifest = Arc::new(manifest);
         Ok(())
     }
 
@@ -330,12 +252,12 @@ impl Writer {
     }
 
     /// Law 6: no more writes. The error names what may or may not be durable.
-    fn latch(&mut self, source: io::Error, first: Position, last: Position) -> LogError {
+    pub fn latch(&mut self, source: io::Error, first: Position, last: Position) -> LogError {
         self.state = State::Latched { cause: source.to_string() };
         LogError::DurabilityUnknown { first: first.min(last), last, source }
     }
 
-    fn header(&self, kind: FrameKind, body_len: usize, at: &Head, promise: Position, offset: u64) -> FrameHeader {
+    pub fn header(&self, kind: FrameKind, body_len: usize, at: &Head, promise: Position, offset: u64) -> FrameHeader {
         FrameHeader {
             kind,
             erased: false,
@@ -359,9 +281,18 @@ impl Log for FileLog {
         self.sync()?;
         let mut writer = self.writer.lock();
         writer.check()?;
-        let synced = self.view.lock().synced;
+        let View { synced, manifest, .. } = self.view.lock().clone();
         let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
         closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        // A second witness far from the first: one lost block at the tail cannot take both.
+        if manifest.promise < synced.position {
+            let promised = Manifest {
+                generation: manifest.generation + 1,
+                promise: synced.position,
+                ..Manifest::clone(&manifest)
+            };
+            self.store_manifest(&mut writer, promised)?;
+        }
         writer.state = State::Closed;
         *self.lock.lock() = None;
         Ok(())
@@ -387,8 +318,11 @@ impl Log for FileLog {
         let Some(first) = batch.first() else { return Ok(head) };
         let mut promise = synced.position;
         if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            let spare = self.take_spare(FRAMES_AT + bytes + SEAL_BYTES)?;
-            self.rotate(&mut writer, spare, head)?;
+            // Held until the file has its segment's name: whoever fills a spare meanwhile would fill this one.
+            let mut ready = self.spare.lock();
+            let spare = self.take_spare(&mut ready, FRAMES_AT + bytes + SEAL_BYTES)?;
+            self.rotate(&mut writer, &mut ready, spare, head)?;
+            drop(ready);
             promise = head.position;
         }
         let mut buffer = std::mem::take(&mut writer.buffer);
@@ -466,12 +400,7 @@ impl Log for FileLog {
             trimmed.promise = synced.position;
             trimmed.floor = manifest.before(gone);
             trimmed.segments.drain(..gone);
-            let slot = 1 - writer.slot;
-            if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &trimmed) {
-                return Err(writer.latch(io_of(error), synced.position.next(), self.head().position));
-            }
-            writer.slot = slot;
-            self.view.lock().manifest = Arc::new(trimmed);
+            self.store_manifest(&mut writer, trimmed)?;
         }
         drop(writer);
         let manifest = self.view.lock().manifest.clone();
@@ -522,21 +451,8 @@ fn batch_bytes(batch: &[Draft], mut time: Timestamp) -> Result<u64, LogError> {
 
 const _: () = assert!(SALT_BYTES + Limits::TRANSACTION_BYTES_MAX <= BODY_BYTES_MAX);
 
-/// The header of a segment that begins after `before`.
-pub(super) fn segment_header(log_id: LogId, entry: &SegmentEntry, before: Head, size: u64) -> SegmentHeader {
-    SegmentHeader {
-        log_id,
-        tag: entry.tag,
-        sequence: entry.id.0,
-        first: entry.first,
-        time_before: before.time,
-        chain_before: before.chain,
-        size,
-    }
-}
-
 /// The failed access under an error of the log; keeps the words of every other error.
-fn io_of(error: LogError) -> io::Error {
+pub(super) fn io_of(error: LogError) -> io::Error {
     match error {
         LogError::Io { action, path, source } => {
             io::Error::new(source.kind(), format!("{action} failed, path=`{}`: {source}", path.display()))

@@ -12,6 +12,8 @@ mod pins;
 mod project;
 mod ranges;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod view;
 mod write_set;
 

@@ -62,6 +62,9 @@ impl Scanner {
     pub async fn page(&mut self) -> Result<Vec<Entry>, BackendError> {
         while self.next.is_some() {
             let layers = Guard::into_inner(self.view.layers());
+            if layers.is_closed() {
+                return Err(BackendError::Closed);
+            }
             let entries = self.merge_page(&layers).await?;
             if !entries.is_empty() {
                 return Ok(entries);

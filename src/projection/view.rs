@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::memtable::{Found, Memtable};
 use super::pins::{Pin, Pins};
 use super::write_set::WriteSet;
-use crate::backends::{Backend, BackendError};
+use crate::backends::{Backend, BackendError, MemoryBackend};
 use crate::types::{Position, Slice};
 
 /// The live view: layers that are swapped as a whole, and the published position.
@@ -34,6 +34,8 @@ pub struct Layers {
     base: Arc<dyn Backend>,
     /// The position of the base's stamp; [`Position::ZERO`] when it is empty and never read.
     base_position: Position,
+    /// Whether there is nothing to read any more.
+    closed: bool,
     /// Keeps the base readable at that position as long as somebody reads through these layers.
     _base_pin: Pin,
 }
@@ -43,7 +45,7 @@ impl View {
     pub fn new(base: Arc<dyn Backend>, base_position: Position, pins: Arc<Pins>) -> View {
         let tables = vec![Arc::new(Memtable::new(base_position))];
         let base_pin = pins.pin_base(base_position);
-        let layers = Layers { generation: 0, tables, base, base_position, _base_pin: base_pin };
+        let layers = Layers { generation: 0, tables, base, base_position, closed: false, _base_pin: base_pin };
         View { layers: ArcSwap::from_pointee(layers), replacing: Mutex::new(()), pins }
     }
 
@@ -88,10 +90,24 @@ impl View {
         self.swap(&layers, layers.tables[..keep].to_vec(), position);
     }
 
+    /// Lets go of memory and base; reads are `Closed` from now on.
+    pub fn close(&self) {
+        let _replacing = self.replacing.lock();
+        let layers = self.layers.load();
+        self.layers.store(Arc::new(Layers {
+            generation: layers.generation + 1,
+            tables: vec![Arc::new(Memtable::new(layers.base_position))],
+            base: Arc::new(MemoryBackend::new()),
+            base_position: layers.base_position,
+            closed: true,
+            _base_pin: self.pins.pin_base(layers.base_position),
+        }));
+    }
+
     fn swap(&self, layers: &Layers, tables: Vec<Arc<Memtable>>, base_position: Position) {
         let base_pin = self.pins.pin_base(base_position);
-        let generation = layers.generation + 1;
-        let layers = Layers { generation, tables, base: layers.base.clone(), base_position, _base_pin: base_pin };
+        let (generation, base) = (layers.generation + 1, layers.base.clone());
+        let layers = Layers { generation, tables, base, base_position, closed: layers.closed, _base_pin: base_pin };
         self.layers.store(Arc::new(layers));
     }
 
@@ -110,6 +126,9 @@ impl View {
 }
 
 async fn read(layers: Guard<Arc<Layers>>, key: &[u8], at: Position) -> Result<Option<(Position, Slice)>, BackendError> {
+    if layers.closed {
+        return Err(BackendError::Closed);
+    }
     match layers.recent(key, at) {
         Found::Value(version, value) => return Ok(Some((version, value))),
         Found::Deleted(_) => return Ok(None),
@@ -128,6 +147,11 @@ impl Layers {
     /// Tells one arrangement of layers from another.
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether there is nothing to read any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// The memtable that takes writes.

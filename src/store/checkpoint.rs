@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{counter, histogram};
+use tracing::Instrument as _;
 
 use super::engine::Shared;
 use super::submission::Command;
@@ -15,14 +16,14 @@ use crate::types::{Error, Hash, Position, Result, Stamp};
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<Position> {
     let _one = shared.checkpointing.lock().await;
     let frozen_at = shared.ask(Command::Freeze).await??;
-    let done = write_frozen(shared, frozen_at).await;
+    let span = tracing::debug_span!("checkpoint", position = %frozen_at);
+    let done = write_frozen(shared, frozen_at).instrument(span).await;
     *shared.checkpoint_failure.lock() = done.as_ref().err().map(Error::report);
     done
 }
 
 /// Writes every frozen memtable, oldest first.
 pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result<Position> {
-    let span = tracing::debug_span!("checkpoint", position = %frozen_at);
     let started = Instant::now();
     loop {
         let layers = shared.view.layers();
@@ -45,7 +46,7 @@ pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result
         shared.memory_freed.notify_waiters();
     }
     histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
-    tracing::debug!(parent: &span, "checkpoint written");
+    tracing::debug!("checkpoint written");
     Ok(frozen_at)
 }
 

@@ -32,6 +32,9 @@ pub(crate) struct Committer {
     lanes: Lanes,
     /// When the oldest unsynced change was appended.
     unsynced_since: Option<Timestamp>,
+    /// Why the log takes no more writes. What a failed batch left in the memtable is never published, so
+    /// nothing may be validated against it any more.
+    latched: Option<String>,
     closed: bool,
 }
 
@@ -57,6 +60,7 @@ impl Committer {
             recent: Recent::new(head.position),
             lanes: Lanes::default(),
             unsynced_since: None,
+            latched: None,
             closed: false,
         }
     }
@@ -144,6 +148,9 @@ impl Committer {
     fn admit(&mut self, submission: Box<Submission>, batch: &mut Batch) {
         if self.closed {
             return refuse(submission.reply, Refusal::Failed(closed()));
+        }
+        if let Err(latched) = self.check_latch() {
+            return refuse(submission.reply, Refusal::Failed(latched));
         }
         if self.lanes.blocks(&submission) {
             return self.lanes.park(submission);
@@ -234,8 +241,7 @@ impl Committer {
             }
             Err(error) => {
                 tracing::error!(%first, %last, error = &error as &dyn std::error::Error, "append failed");
-                let nothing_appended = !matches!(error, LogError::DurabilityUnknown { .. });
-                if nothing_appended {
+                if !self.latch(&error) {
                     self.retract(&accepted);
                 }
                 let error = Error::from(error);
@@ -257,6 +263,20 @@ impl Committer {
                 Ok(())
             }
         }
+    }
+
+    fn check_latch(&self) -> Result<(), Error> {
+        let latched = self.latched.clone().map(|cause| LogError::Latched { cause });
+        latched.map_or(Ok(()), |latched| Err(Error::from(latched)))
+    }
+
+    /// Notes that the log takes no more writes, when the error says so.
+    fn latch(&mut self, error: &LogError) -> bool {
+        let latched = matches!(error, LogError::DurabilityUnknown { .. } | LogError::Latched { .. });
+        if latched {
+            self.latched.get_or_insert_with(|| error.to_string());
+        }
+        latched
     }
 
     /// Takes back from the memtable what was not appended: the positions will be used again.
@@ -290,10 +310,14 @@ impl Committer {
     }
 
     fn sync(&mut self) -> Result<Position, Error> {
+        // A checkpoint after a failed sync would be stamped with what may be lost.
+        self.check_latch()?;
         if self.unsynced_since.is_none() && self.shared.settings.durability == Durability::Sync {
             return Ok(self.head);
         }
-        let synced = self.shared.log.sync()?;
+        let synced = self.shared.log.sync().inspect_err(|error| {
+            self.latch(error);
+        })?;
         self.unsynced_since = None;
         Ok(synced)
     }

@@ -40,6 +40,18 @@ impl Context {
         self
     }
 
+    /// The context of a command that makes several transactions, with a reason when it has none. A
+    /// request id stands for one transaction, so it is `invalid` here.
+    pub(crate) fn for_many(mut self, reason: &str) -> Result<Context> {
+        if self.request.is_some() {
+            let message = "a request id stands for one transaction, but this makes several";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        self.reason.get_or_insert_with(|| reason.to_owned());
+        self.validate()?;
+        Ok(self)
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let check = |what: &str, len: usize, min: usize, max: usize| {
             if (min..=max).contains(&len) {

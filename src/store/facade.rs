@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::batch::Batch;
 use super::builder::Builder;
@@ -21,6 +22,7 @@ use super::submission::{Command, Refusal, Submission};
 use super::threads::Threads;
 use super::transaction::{Answer, Attempt, Tx};
 use crate::event::Event;
+use crate::log::LogError;
 use crate::projection::{Index as _, UsersByEmail};
 use crate::types::{Entry, Error, ErrorKind, Key, LogId, Position, Result, Slice};
 
@@ -174,7 +176,15 @@ impl Store {
         Fut: Future<Output = Result<T>>,
     {
         let span = tracing::debug_span!("command", actor = %context.actor);
-        let _span = span.clone();
+        self.run(context, closure).instrument(span).await
+    }
+
+    async fn run<T, F, Fut>(&self, context: Context, closure: F) -> Result<Committed<T>>
+    where
+        T: Answer,
+        F: Fn(Tx) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
         context.validate()?;
         let mut lane: Option<LaneTicket> = None;
         let mut losses = 0;
@@ -247,20 +257,23 @@ impl Store {
 
     /// What a store does by itself from time to time: builds missing indexes, forgets old requests.
     pub(crate) fn start_chores(&self, runtime: &tokio::runtime::Handle) {
-        let (shared, threads) = (self.shared.clone(), Arc::downgrade(&self.threads));
+        // The chores keep no store open that its owners have dropped, nor its directory locked.
+        let (shared, threads) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.threads));
         runtime.spawn(async move {
             let mut interval = tokio::time::interval(CHORES_INTERVAL);
-            while !shared.closing.load(Ordering::Acquire) {
+            loop {
                 interval.tick().await;
-                // The chores keep no store open that its owners have dropped.
-                let Some(threads) = threads.upgrade() else { return };
-                let store = Store { shared: shared.clone(), threads };
+                let (Some(shared), Some(threads)) = (shared.upgrade(), threads.upgrade()) else { return };
+                if shared.closing.load(Ordering::Acquire) {
+                    return;
+                }
+                let store = Store { shared, threads };
                 let done = match store.build_indexes().await {
                     Ok(()) => store.expire_requests().await.map(|_| ()),
                     failed => failed,
                 };
                 if let Err(error) = done
-                    && !shared.closing.load(Ordering::Acquire)
+                    && !store.shared.closing.load(Ordering::Acquire)
                 {
                     tracing::warn!(error = %error.report(), "a chore of the store failed; it is tried again");
                 }
@@ -273,8 +286,8 @@ impl Store {
         super::checkpoint::run(&self.shared).await
     }
 
-    /// Syncs, writes a last checkpoint where one is possible, and releases the directory. Other handles answer `closed`
-    /// from then on.
+    /// Syncs and releases the directory; no checkpoint is written, the next open replays what came after the last.
+    /// Every handle answers `closed` from then on. Closing again is no error.
     pub async fn close(&self) -> Result<()> {
         self.shared.closing.store(true, Ordering::Release);
         let done = match self.shared.ask(Command::Close).await {
@@ -287,8 +300,14 @@ impl Store {
         let threads = self.threads.clone();
         // A thread may be in the middle of a long write to the base.
         tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
+        let closed = self.shared.log.close();
+        self.shared.view.close();
         done?;
-        Ok(self.shared.log.close()?)
+        // A second close finds nothing left to do.
+        match closed {
+            Ok(()) | Err(LogError::Closed) => Ok(()),
+            Err(error) => Err(Error::from(error)),
+        }
     }
 }
 

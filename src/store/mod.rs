@@ -25,12 +25,18 @@ mod transaction;
 
 #[cfg(test)]
 #[cfg(test)]
+mod model;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, Predicate};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
 pub use facade::{Committed, Store};
+pub(crate) use open::LOG_DIR;
+pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub use settings::{Durability, Settings};
 pub use stats::Stats;

@@ -1,11 +1,14 @@
 //! Opening: log recovery, trust or rebuild of the base, replay of what came after it.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tracing::Instrument as _;
 
 use super::builder::Builder;
 use super::checkpoint::{chain_at, write_frozen};
@@ -14,7 +17,8 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::threads::Threads;
-use crate::backends::{Backend, BackendError, MemoryBackend};
+use crate::backends::{Backend, BackendError};
+use crate::env::Fs;
 use crate::event::Transaction;
 use crate::log::{DirLock, FileLog, Frame, Log, LogError, LogSettings};
 use crate::projection::{Found, Pins, View, project_events, project_request};
@@ -23,6 +27,7 @@ use crate::types::{Error, ErrorKind, Position, Result, Stamp};
 /// The log's directory in the store's.
 pub(crate) const LOG_DIR: &str = "log";
 /// The base's directory in the store's.
+#[cfg(feature = "sled")]
 pub(crate) const BASE_DIR: &str = "base";
 /// The lock file in the store's directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
@@ -56,8 +61,11 @@ pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> 
 
 /// Opens without starting anything.
 pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result<Opened> {
-    let span = tracing::info_span!("recovery", dir = %builder.dir.display());
-    let _span = span.clone();
+    let span = tracing::info_span!("open", dir = %builder.dir.display());
+    recover(builder, existing).instrument(span).await
+}
+
+async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     builder.settings.validate()?;
     let lock = lock(&builder, existing)?;
     let base = base(&builder)?;
@@ -67,7 +75,7 @@ pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
             if found.is_some() {
-                tracing::warn!(parent: &span, "the base is not of this log's history; it is rebuilt");
+                tracing::warn!("the base is not of this log's history; it is rebuilt");
             }
             base.clear().await?;
             Position::ZERO
@@ -110,9 +118,25 @@ fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
         return Err(Error::from(LogError::NotFound { path: dir.clone() }));
     }
     if existing != Existing::Required {
-        fs.create_dir_all(dir).map_err(failed("create the directory"))?;
+        create_durably(fs.as_ref(), dir).map_err(failed("create the directory"))?;
     }
     Ok(DirLock::take(&builder.env, &dir.join(LOCK_FILE))?)
+}
+
+/// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
+/// worth nothing when the store's own name is lost with the power.
+fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    let here = Path::new(".");
+    let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
+    let mut unsynced = Vec::new();
+    for path in missing {
+        if fs.exists(path)? {
+            break;
+        }
+        unsynced.push(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here));
+    }
+    fs.create_dir_all(dir)?;
+    unsynced.iter().rev().try_for_each(|parent| fs.sync_dir(parent))
 }
 
 fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<&Stamp>) -> Result<FileLog> {
@@ -137,8 +161,16 @@ fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
     default_base(builder)
 }
 
+#[cfg(feature = "sled")]
+fn default_base(builder: &Builder) -> Result<Arc<dyn Backend>> {
+    use crate::backends::{SledBackend, SledSettings};
+    let settings = SledSettings { cache_bytes: builder.settings.cache_bytes };
+    Ok(Arc::new(SledBackend::open(builder.env.clone(), &builder.dir.join(BASE_DIR), settings)?))
+}
+
+#[cfg(not(feature = "sled"))]
 fn default_base(_builder: &Builder) -> Result<Arc<dyn Backend>> {
-    Ok(Arc::new(MemoryBackend::new()))
+    Ok(Arc::new(crate::backends::MemoryBackend::new()))
 }
 
 /// The base's stamp, or none where the base cannot be trusted: it is then dropped and rebuilt.

@@ -19,8 +19,12 @@ impl World {
     }
 
     fn builder(&self) -> Builder {
-        let dir = self.dir.path().join("store");
-        Store::builder(dir).settings(self.settings.clone()).with_backend(Arc::new(self.backend.clone()))
+        self.embedded().with_backend(Arc::new(self.backend.clone()))
+    }
+
+    /// With the base that an embedder gets by default.
+    fn embedded(&self) -> Builder {
+        Store::builder(self.dir.path().join("store")).settings(self.settings.clone())
     }
 
     async fn open(&self) -> Store {
@@ -65,6 +69,40 @@ async fn what_is_written_is_read_also_after_close_and_after_a_drop() {
     let store = world.open().await;
     assert_eq!(all(&store).await, before);
     assert_eq!(store.stats().await.unwrap().checkpoint, Position(4));
+}
+
+#[tokio::test]
+async fn the_default_base_is_released_by_close_and_dropped_on_doubt() {
+    let world = World::new();
+    let store = world.embedded().create().await.unwrap();
+    for n in 0..50u8 {
+        store.write(me(), Batch::new().set(b"p", &[n], &[n])).await.unwrap();
+    }
+    let pinned = store.reader();
+    store.checkpoint().await.unwrap();
+    store.write(me(), Batch::new().delete_range(b"p", b"")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    assert!(all(&store).await.is_empty());
+    assert_eq!(pinned.get(b"p", &[7]).await.unwrap().unwrap().version, Position(8));
+    store.write(me(), Batch::new().set(b"p", b"k", b"v")).await.unwrap();
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(store.get(b"p", b"k").await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(pinned.get(b"p", &[7]).await.unwrap_err().kind(), ErrorKind::Closed);
+    // The base is gone, then it is garbage, then it is another log's: the log is the truth each time.
+    let base = world.dir.path().join("store/base");
+    std::fs::remove_dir_all(&base).unwrap();
+    for _ in 0..3 {
+        let store = world.embedded().open().await.unwrap();
+        assert_eq!(all(&store).await, [(b"p".to_vec(), b"k".to_vec(), b"v".to_vec())]);
+        store.checkpoint().await.unwrap();
+        store.close().await.unwrap();
+        for entry in std::fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_file() {
+                std::fs::write(entry, b"garbage").unwrap();
+            }
+        }
+    }
 }
 
 #[tokio::test]

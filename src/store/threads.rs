@@ -43,6 +43,12 @@ impl Threads {
         Ok(threads)
     }
 
+    /// None: whoever holds the committer steps it.
+    #[cfg(test)]
+    pub fn none(shared: &Arc<Shared>) -> Threads {
+        Threads { handles: Mutex::default(), stop: Mutex::new(None), shared: shared.clone() }
+    }
+
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         let thread = thread.map_err(|error| {

@@ -140,6 +140,17 @@ impl History {
         assert!(is_unreadable(backend.get(Position(self.current + 1), b"a").await));
     }
 
+    /// Goes on with a backend that was closed and opened: everything is there, and what is retained is
+    /// said again, as a store does that opens.
+    ///
+    /// # Panics
+    ///
+    /// When the backend breaks the contract.
+    pub async fn reopened(&self, backend: &dyn Backend) {
+        backend.retain(&self.retained.iter().copied().collect::<Vec<_>>());
+        self.check_all(backend).await;
+    }
+
     /// Compares everything at every readable position.
     ///
     /// # Panics

@@ -40,7 +40,7 @@ pub async fn scans(backend: &dyn Backend) {
         );
         for entry in entries {
             let row: u32 = String::from_utf8_lossy(&entry.encoded_key[1..]).parse().expect("a row's number");
-            let newer = row % 5 == 0;
+            let newer = row.is_multiple_of(5);
             assert_eq!(entry.version, Position(if newer { 2 } else { 1 }));
             assert_eq!(&entry.value[..], if newer { &b"new"[..] } else { &value[..] });
         }

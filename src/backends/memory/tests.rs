@@ -26,7 +26,7 @@ fn delete_range(prefix: &str, version: u64) -> Change {
 
 async fn write(backend: &MemoryBackend, position: u64, keep: &[u64], changes: &[Change]) {
     let keep: Vec<Position> = keep.iter().map(|&position| Position(position)).collect();
-    let changes = Box::new(changes.to_vec().into_iter().map(Ok));
+    let changes = Box::new(changes.iter().cloned().map(Ok));
     backend.write(&stamp(position), &keep, changes).await.unwrap();
 }
 

@@ -1,0 +1,193 @@
+//! The embedded base as a whole: the contract, reopening, what goes on at the same time.
+
+mod crash;
+mod damage;
+mod faulty_fs;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::backends::conformance::{self, History};
+use crate::backends::{Backend, BackendError, Change};
+use crate::env::Env;
+use crate::types::{Hash, LogId, Position, Slice, Stamp};
+
+fn open(dir: &Path) -> SledBackend {
+    SledBackend::open(Env::os(), dir, SledSettings { cache_bytes: 1 << 20 }).unwrap()
+}
+
+fn stamp(position: u64) -> Stamp {
+    Stamp {
+        log_id: LogId([7; 16]),
+        format: Stamp::FORMAT,
+        position: Position(position),
+        chain: Hash([position as u8; 32]),
+        projections: Vec::new(),
+    }
+}
+
+fn put(key: impl AsRef<[u8]>, version: u64, value: impl AsRef<[u8]>) -> Change {
+    Change::Put { key: key.as_ref().into(), version: Position(version), value: value.as_ref().into() }
+}
+
+async fn write(
+    backend: &SledBackend,
+    position: u64,
+    keep: &[u64],
+    changes: impl IntoIterator<Item = Change, IntoIter: Send>,
+) -> Result<(), BackendError> {
+    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
+    backend.write(&stamp(position), &keep, Box::new(changes.into_iter().map(Ok))).await
+}
+
+/// Every entry at a position: key, version, value.
+async fn dump(backend: &SledBackend, at: u64) -> Result<Vec<(Slice, u64, Slice)>, BackendError> {
+    let (mut entries, mut from) = (Vec::new(), Slice::from(&b""[..]));
+    loop {
+        let page = backend.scan(Position(at), &from, b"", 100).await?;
+        entries.extend(page.entries.into_iter().map(|entry| (entry.encoded_key, entry.version.0, entry.value)));
+        match page.next {
+            Some(next) => from = next,
+            None => return Ok(entries),
+        }
+    }
+}
+
+fn generations(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("gen-")).collect()
+}
+
+#[tokio::test]
+async fn conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::run_all(&open(dir.path())).await;
+    assert_eq!(generations(dir.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn conforms_behind_a_pointer() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared: Arc<dyn Backend> = Arc::new(open(dir.path()));
+    conformance::run_all(&shared).await;
+}
+
+#[tokio::test]
+async fn a_history_goes_on_after_every_reopen() {
+    for seed in 100..102 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::new(seed);
+        for _ in 0..10 {
+            let backend = open(dir.path());
+            history.reopened(&backend).await;
+            for _ in 0..3 {
+                history.step(&backend).await;
+            }
+        }
+        history.check_all(&open(dir.path())).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_record_does_not_name_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    write(&backend, 1, &[], [put("a", 1, "1")]).await.unwrap();
+    drop(backend);
+    std::fs::create_dir_all(dir.path().join("gen-77/blobs")).unwrap();
+    std::fs::write(dir.path().join("gen-77/db"), "half").unwrap();
+    std::fs::write(dir.path().join("CURRENT.tmp"), "half").unwrap();
+    std::fs::write(dir.path().join("somebody-elses"), "kept").unwrap();
+    let backend = open(dir.path());
+    assert_eq!(generations(dir.path()), ["gen-1"]);
+    assert!(!dir.path().join("CURRENT.tmp").exists() && dir.path().join("somebody-elses").exists());
+    assert_eq!(dump(&backend, 1).await.unwrap().len(), 1);
+    // Ids go on, and a directory in the way of a new generation does not matter.
+    std::fs::create_dir_all(dir.path().join("gen-2")).unwrap();
+    std::fs::write(dir.path().join("gen-2/db"), "half").unwrap();
+    write(&backend, 2, &[], [put("b", 2, "2")]).await.unwrap();
+    assert_eq!(dump(&backend, 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn many_rows_are_loaded_merged_and_found_again() {
+    const ROWS: u64 = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    let key = |row: u64| format!("repos\0\x01main/{row:09}");
+    let value = |row: u64, version: u64| format!("{row}-{version}-{}", "x".repeat(row as usize % 50));
+    write(&backend, 1, &[], (0..ROWS).map(|row| put(key(row), 1, value(row, 1)))).await.unwrap();
+    for version in 2..30 {
+        let rows = (version..ROWS).step_by(97 * version as usize);
+        write(&backend, version, &[], rows.map(|row| put(key(row), version, value(row, version)))).await.unwrap();
+        while backend.maintain().await.unwrap() {}
+        assert!(generations(dir.path()).len() < 12, "superseded directories go");
+    }
+    let written_last = |row: u64| (2..30).rev().find(|v| row >= *v && (row - v).is_multiple_of(97 * v)).unwrap_or(1);
+    drop(backend);
+    let backend = open(dir.path());
+    let entries = dump(&backend, 29).await.unwrap();
+    assert_eq!(entries.len() as u64, ROWS);
+    for (row, (found, version, bytes)) in (0..ROWS).zip(entries) {
+        let expected = written_last(row);
+        assert_eq!((&found[..], version), (key(row).as_bytes(), expected));
+        assert_eq!(&bytes[..], value(row, expected).as_bytes());
+    }
+    for row in (0..ROWS).step_by(331) {
+        let (version, _) = backend.get(Position(29), key(row).as_bytes()).await.unwrap().unwrap();
+        assert_eq!(version.0, written_last(row));
+    }
+    assert!(backend.usage().disk_bytes > 0 && backend.usage().memory_bytes > 0);
+}
+
+#[test]
+fn readers_see_one_position_while_writes_and_merges_go_on() {
+    const KEYS: u64 = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    let block_on = |future: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>| {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+    };
+    let (published, last) = (AtomicU64::new(0), 40);
+    let writer = || async {
+        for version in 1..=last {
+            // The former stamp is kept, so that a reader may finish with it.
+            let rows = (0..KEYS).map(|key| put(format!("{key:04}"), version, version.to_string()));
+            write(&backend, version, &[version - 1], rows).await.unwrap();
+            published.store(version, Ordering::Release);
+            backend.retain(&[Position(version - 1)]);
+        }
+    };
+    let merger = || async {
+        while published.load(Ordering::Acquire) < last {
+            backend.maintain().await.unwrap();
+            std::thread::yield_now();
+        }
+    };
+    let reader = || async {
+        let mut seen = 0;
+        while published.load(Ordering::Acquire) < last {
+            let at = published.load(Ordering::Acquire);
+            match dump(&backend, at).await {
+                Ok(entries) => {
+                    assert_eq!(entries.len() as u64, if at == 0 { 0 } else { KEYS });
+                    assert!(entries.iter().all(|(_, version, _)| *version == at), "mixed positions at {at}");
+                    seen += 1;
+                }
+                Err(BackendError::Unreadable { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(seen > 0);
+    };
+    std::thread::scope(|scope| {
+        let (writer, merger, reader) = (&writer, &merger, &reader);
+        scope.spawn(move || block_on(Box::pin(writer())));
+        scope.spawn(move || block_on(Box::pin(merger())));
+        scope.spawn(move || block_on(Box::pin(reader())));
+        scope.spawn(move || block_on(Box::pin(reader())));
+    });
+    block_on(Box::pin(async { assert_eq!(dump(&backend, last).await.unwrap().len() as u64, KEYS) }));
+}

@@ -1,0 +1,240 @@
+//! The command: its global flags, its verbs, and the way from arguments to exit code.
+
+use std::env;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::store::Store;
+use crate::types::{Error, ErrorKind, Result};
+
+use super::output::{self, Ended, Output};
+use super::{apply, checkpoint, delete, delete_range, get, init, log, scan, set, show, tail};
+
+/// An embeddable, event-sourced, log-structured metadata store.
+#[derive(Debug, Parser)]
+#[command(name = "lakelog", version, after_help = EXIT_CODES)]
+struct Command {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 invalid, 3 not found, 4 conflict, 5 corrupt, \
+                          6 unavailable, closed or durability unknown, 7 done in part";
+
+#[derive(Args, Debug)]
+struct GlobalArgs {
+    /// The store's directory
+    #[arg(
+        long,
+        global = true,
+        env = "LAKELOG_STORE",
+        hide_env_values = true,
+        default_value = "./lakelog-store",
+        value_name = "DIR"
+    )]
+    store: PathBuf,
+    /// Answers, and errors, as one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Partitions, keys and values on the command line are hexadecimal
+    #[arg(long, global = true)]
+    hex: bool,
+    /// Logs to standard error; twice or three times for more. LAKELOG_LOG takes a filter instead
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Init(init::InitArgs),
+    Get(get::GetArgs),
+    Scan(scan::ScanArgs),
+    Set(set::SetArgs),
+    Delete(delete::DeleteArgs),
+    DeleteRange(delete_range::DeleteRangeArgs),
+    Apply(apply::ApplyArgs),
+    Log(log::LogArgs),
+    Show(show::ShowArgs),
+    Tail(tail::TailArgs),
+    Checkpoint(checkpoint::CheckpointArgs),
+}
+
+/// What every verb works with: where the store is, how bytes are written, where answers go.
+pub struct Shell {
+    /// The store's directory.
+    pub dir: PathBuf,
+    /// Whether bytes in arguments are hexadecimal.
+    pub hex: bool,
+    /// Where answers go.
+    pub out: Output,
+}
+
+impl Shell {
+    /// Opens the store, does something with it, and closes it whatever came of that.
+    ///
+    /// # Errors
+    ///
+    /// That of what was done, else that of opening or closing.
+    pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
+        let store = Store::open(&self.dir).await?;
+        let done = work(&store, self).await;
+        let closed = store.close().await;
+        done.and_then(|done| closed.map(|()| done))
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => return usage(&error),
+    };
+    let json = command.global.json;
+    install_logging(command.global.verbose);
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let ended = runtime.block_on(command.run());
+            // Nothing that still blocks, on standard input for example, keeps the process.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(Error::new(ErrorKind::Unavailable, "cannot start threads").with_source(error)),
+    };
+    match ended {
+        Ok(ended) => ExitCode::from(ended.exit_code()),
+        Err(error) if output::reader_went_away(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(output::error_line(&error, json));
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+impl Command {
+    async fn run(self) -> Result<Ended> {
+        let GlobalArgs { store: dir, json, hex, .. } = self.global;
+        // The address is not repeated: it may hold a password.
+        if dir.to_str().is_some_and(|dir| dir.starts_with("postgres://") || dir.starts_with("postgresql://")) {
+            return Err(Error::new(ErrorKind::Invalid, "this version has no shared log; give a directory as --store"));
+        }
+        let mut shell = Shell { dir, hex, out: Output::stdout(json) };
+        let ended = self.verb.run(&mut shell).await;
+        // Answers given before a failure are given.
+        let flushed = shell.out.flush();
+        ended.and_then(|ended| flushed.map(|()| ended))
+    }
+}
+
+impl Verb {
+    async fn run(self, shell: &mut Shell) -> Result<Ended> {
+        match self {
+            Verb::Init(args) => init::run(args, shell).await,
+            Verb::Get(args) => get::run(args, shell).await,
+            Verb::Scan(args) => scan::run(args, shell).await,
+            Verb::Set(args) => set::run(args, shell).await,
+            Verb::Delete(args) => delete::run(args, shell).await,
+            Verb::DeleteRange(args) => delete_range::run(args, shell).await,
+            Verb::Apply(args) => apply::run(args, shell).await,
+            Verb::Log(args) => log::run(args, shell).await,
+            Verb::Show(args) => show::run(args, shell).await,
+            Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
+        }
+    }
+}
+
+/// Answers arguments that are no command: help and version on standard output, mistakes as `Invalid`.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    // The flags were not parsed, so the wish for JSON has to be found by hand.
+    if env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        output::note(output::error_line(&Error::new(ErrorKind::Invalid, message), true));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(ErrorKind::Invalid.exit_code())
+}
+
+fn install_logging(verbose: u8) {
+    let filter = match (EnvFilter::try_from_env("LAKELOG_LOG"), verbose) {
+        (Ok(filter), _) => filter,
+        (Err(_), 0) => return,
+        (Err(_), 1) => EnvFilter::new("lakelog=info"),
+        (Err(_), 2) => EnvFilter::new("lakelog=debug"),
+        (Err(_), _) => EnvFilter::new("lakelog=trace"),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Command::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn verbs_and_flags_are_those_of_the_contract() {
+        for line in [
+            "lakelog init",
+            "lakelog --json --hex --store x init",
+            "lakelog init --json --store x",
+            "lakelog get p k",
+            "lakelog scan p --prefix a --from b --limit 1",
+            "lakelog set p k - --if-absent --actor a --reason r --request-id i",
+            "lakelog set p k v --if-version 3",
+            "lakelog set p k v --if-value w",
+            "lakelog delete p k --if-exists --request-id i",
+            "lakelog delete-range p --prefix x --request-id i",
+            "lakelog apply - --concurrency 64 --exit-on-error --actor a --reason r",
+            "lakelog log --from 1 --to 2 --since 2026-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --actor a \
+             --partition p --prefix x --kind set --limit 1 --reverse --all",
+            "lakelog show 1",
+            "lakelog tail --from 1 --follow",
+            "lakelog checkpoint --dry-run",
+        ] {
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(parse(&line).is_ok(), "{line}: {}", parse(&line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "lakelog",
+            "lakelog nonsense",
+            "lakelog get p",
+            "lakelog get p k --at 1",
+            "lakelog set p k v --if-absent --if-exists",
+            "lakelog set p k v --if-version -1",
+            "lakelog apply - --concurrency 0",
+            "lakelog log --from x",
+            "lakelog log --since yesterday",
+            "lakelog log --prefix x",
+            "lakelog log --kind nonsense",
+            "lakelog import x --request-id i",
+            "lakelog history p k",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The command line as a script sees it: the real binary, its exit codes, its JSON.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A store in a directory of its own, reached through the binary only.
+pub struct Shell {
+    dir: TempDir,
+}
+
+impl Shell {
+    /// A directory without a store.
+    pub fn new() -> Shell {
+        Shell { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A directory with an empty store.
+    pub fn with_store() -> Shell {
+        let shell = Shell::new();
+        shell.ok(&["init"]);
+        shell
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
+        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.dir.path().join("store"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn run_with(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.spawn(args);
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Standard output of a command that must succeed.
+    pub fn ok(&self, args: &[&str]) -> Vec<u8> {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// The JSON lines of a command that must succeed.
+    pub fn json(&self, args: &[&str]) -> Vec<Value> {
+        lines(&self.ok(&[&["--json"], args].concat()))
+    }
+
+    /// A command must fail so, in text and in JSON.
+    fn fails(&self, args: &[&str], code: i32, kind: &str) {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{args:?}");
+        let output = self.run(&[&["--json"], args].concat());
+        assert_eq!(output.status.code(), Some(code), "{args:?} with --json");
+        let error = lines(&output.stderr);
+        assert_eq!(error.len(), 1, "{args:?}: {error:?}");
+        assert_eq!(error[0]["error"], kind, "{args:?}: {error:?}");
+        assert!(error[0]["message"].as_str().is_some_and(|message| !message.is_empty()));
+    }
+}
+
+fn lines(bytes: &[u8]) -> Vec<Value> {
+    bytes.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn a_store_is_made_once_and_never_by_accident() {
+    let shell = Shell::new();
+    for args in
+        [&["get", "p", "k"][..], &["scan", "p"], &["set", "p", "k", "v"], &["checkpoint"], &["log"], &["show", "1"]]
+    {
+        shell.fails(args, 3, "not_found");
+    }
+    assert_eq!(fs::read_dir(shell.dir.path()).unwrap().count(), 0, "reading made something");
+    let made = shell.json(&["init"]);
+    assert_eq!(made[0]["log_id"].as_str().unwrap().len(), 32);
+    shell.fails(&["init"], 4, "conflict");
+}
+
+#[test]
+fn values_are_bytes_and_conditions_hold() {
+    let shell = Shell::with_store();
+    assert_eq!(shell.json(&["set", "p", "k", "v1", "--if-absent"]), [json!({"position": 1})]);
+    shell.fails(&["set", "p", "k", "v2", "--if-absent"], 4, "conflict");
+    shell.fails(&["set", "p", "other", "v", "--if-exists"], 4, "conflict");
+    shell.fails(&["set", "p", "k", "v2", "--if-version", "7"], 4, "conflict");
+    shell.fails(&["delete", "p", "k", "--if-value", "v2"], 4, "conflict");
+    assert_eq!(shell.ok(&["get", "p", "k"]), b"v1");
+
+    let value = b"\0\xff\n\r\n";
+    let output = shell.run_with(&["--json", "set", "p", "k", "-", "--if-version", "1"], value);
+    assert_eq!(lines(&output.stdout), [json!({"position": 2})]);
+    assert_eq!(shell.ok(&["get", "p", "k"]), value);
+    let found = json!({"partition": "p", "key": "k", "value": "AP8KDQo=", "version": 2});
+    assert_eq!(shell.json(&["get", "p", "k"]), [found]);
+
+    shell.ok(&["--hex", "set", "70", "ff00", "", "--if-absent"]);
+    let empty = json!({"partition": "p", "key": {"base64": "/wA="}, "value": "", "version": 3});
+    assert_eq!(shell.json(&["scan", "p", "--from", "l"]), [empty]);
+    assert_eq!(shell.json(&["scan", "p", "--limit", "1"]).len(), 1);
+    assert_eq!(shell.json(&["scan", "p", "--prefix", "k"]).len(), 1);
+    assert_eq!(shell.json(&["scan", "nobody"]), [] as [Value; 0]);
+
+    // Standard input is empty here.
+    shell.fails(&["delete", "p", "k", "--if-value", "-"], 4, "conflict");
+}
+
+#[test]
+fn bad_arguments_are_invalid_and_change_nothing() {
+    let shell = Shell::with_store();
+    let (long_partition, long_key) = ("p".repeat(513), "k".repeat(2600));
+    for args in [
+        &["nonsense"][..],
+        &["set", "", "k", "v"],
+        &["set", "p", "", "v"],
+        &["set", &long_partition, "k", "v"],
+        &["set", "p", &long_key, "v"],
+        &["--hex", "set", "00aa", "6b", "76"],
+        &["--hex", "delete-range", "00aa"],
+        &["--hex", "get", "7", "6b"],
+        &["set", "p", "k", "v", "--actor", ""],
+        &["set", "p", "k", "v", "--request-id", ""],
+        &["set", "p", "k", "-", "--if-value", "-"],
+        &["show", "1"],
+        &["show", "0"],
+        &["log", "--from", "2"],
+        &["log", "--since", "yesterday"],
+        &["--store", "postgres://user:secret@host/db", "scan", "p"],
+    ] {
+        shell.fails(args, 2, "invalid");
+    }
+    let too_long = shell.run_with(&["set", "p", "k", "-"], &vec![0; (16 << 20) + 1]);
+    assert_eq!(too_long.status.code(), Some(2));
+    assert_eq!(shell.json(&["log", "--all"]), [] as [Value; 0]);
+    let secret = shell.run(&["--store", "postgres://user:secret@host/db", "scan", "p"]);
+    assert!(!String::from_utf8_lossy(&secret.stderr).contains("secret"));
+}
+
+#[test]
+fn a_request_is_done_once() {
+    let shell = Shell::with_store();
+    let set = ["set", "p", "k", "v", "--request-id", "r1", "--actor", "ann"];
+    assert_eq!(shell.json(&set), [json!({"position": 1})]);
+    assert_eq!(shell.json(&set), [json!({"position": 1})]);
+    shell.fails(&["set", "p", "k", "w", "--request-id", "r1"], 2, "invalid");
+    assert_eq!(shell.json(&["log"]).len(), 1);
+}
+
+#[test]
+fn the_log_tells_who_did_what() {
+    let shell = Shell::with_store();
+    shell.ok(&["set", "p", "a/1", "v", "--actor", "ann", "--reason", "first"]);
+    shell.ok(&["set", "p", "b/1", "v"]);
+    shell.ok(&["delete-range", "p", "--prefix", "a/", "--actor", "ann"]);
+    let log = shell.json(&["log"]);
+    assert_eq!(log.iter().map(|line| line["position"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!((&log[0]["actor"], &log[0]["reason"]), (&json!("ann"), &json!("first")));
+    assert!(log[1]["actor"].as_str().unwrap().starts_with("cli:"));
+    let writes =
+        json!([{"kind": "delete_range", "writes": [{"op": "delete_range", "partition": "p", "prefix": "a/"}]}]);
+    assert_eq!(log[2]["events"], writes);
+
+    let positions = |args: &[&str]| -> Vec<u64> {
+        shell.json(args).iter().map(|line| line["position"].as_u64().unwrap()).collect()
+    };
+    let (first, last) = (log[0]["time"].as_str().unwrap(), log[2]["time"].as_str().unwrap());
+    assert_eq!(positions(&["log", "--reverse"]), [3, 2, 1]);
+    assert_eq!(positions(&["log", "--reverse", "--limit", "2"]), [3, 2]);
+    assert_eq!(positions(&["log", "--limit", "0"]), [] as [u64; 0]);
+    assert_eq!(positions(&["log", "--from", "2", "--to", "2"]), [2]);
+    assert_eq!(positions(&["log", "--from", "4"]), [] as [u64; 0]);
+    assert_eq!(positions(&["log", "--until", first]), [1]);
+    assert_eq!(positions(&["log", "--since", last]), [3]);
+    assert_eq!(positions(&["log", "--reverse", "--until", first]), [1]);
+    assert_eq!(positions(&["log", "--actor", "ann"]), [1, 3]);
+    assert_eq!(positions(&["log", "--partition", "p", "--prefix", "a/1"]), [1, 3]);
+    assert_eq!(positions(&["log", "--kind", "delete_range"]), [3]);
+    assert_eq!(positions(&["show", "2"]), [2]);
+    assert_eq!(positions(&["tail", "--from", "2"]), [2, 3]);
+    assert_eq!(positions(&["tail"]), [1, 2, 3]);
+}
+
+#[test]
+fn apply_answers_every_line() {
+    let shell = Shell::with_store();
+    let input = br#"{"ops":[{"op":"set","partition":"p","key":"a","value":"djE="},{"op":"set","partition":"q","key":"a","value":"djE="}]}
+nonsense
+{"ops":[{"op":"check","partition":"p","key":"a","if":{"absent":true}},{"op":"set","partition":"p","key":"b","value":""}]}
+{"ops":[{"op":"set","partition":"p","key":"c","value":""},{"op":"delete","partition":"p","key":"c"}]}
+{"id":"r","actor":"bob","reason":"why","ops":[{"op":"delete_range","partition":"p"},{"op":"set","partition":"p","key":"a","value":"djI=","if":{"version":1}}]}"#;
+    let output = shell.run_with(&["apply", "-", "--actor", "ann"], input);
+    assert_eq!(output.status.code(), Some(7));
+    let answers = lines(&output.stdout);
+    let short: Vec<Value> =
+        answers.iter().map(|answer| json!([answer["line"], answer["position"], answer["error"]])).collect();
+    assert_eq!(
+        json!(short),
+        json!([[1, 1, null], [2, null, "invalid"], [3, null, "conflict"], [4, null, "invalid"], [5, 2, null]])
+    );
+    let log = shell.json(&["log"]);
+    assert_eq!((&log[0]["actor"], &log[1]["actor"]), (&json!("ann"), &json!("bob")));
+    assert_eq!((&log[1]["reason"], &log[1]["request_id"]), (&json!("why"), &json!("r")));
+    assert_eq!(shell.ok(&["get", "p", "a"]), b"v2");
+    assert_eq!(shell.json(&["scan", "p"]).len(), 1);
+
+    let output = shell.run_with(&["apply", "-", "--exit-on-error"], input);
+    assert_eq!(output.status.code(), Some(2), "the code of line 2");
+    assert_eq!(lines(&output.stdout).len(), 2);
+    let output = shell.run_with(&["apply", "-"], b"");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
+    shell.fails(&["apply", "no such file"], 3, "not_found");
+}
+
+#[test]
+fn one_process_writes_and_others_read_the_files() {
+    let shell = Shell::with_store();
+    let mut writer = shell.spawn(&["apply", "-"]);
+    let mut input = writer.stdin.take().unwrap();
+    let mut answers = BufReader::new(writer.stdout.take().unwrap()).lines();
+    writeln!(input, r#"{{"ops":[{{"op":"set","partition":"p","key":"k","value":""}}]}}"#).unwrap();
+    // Answered, so durable and readable by others, while input is still open.
+    assert_eq!(answers.next().unwrap().unwrap(), r#"{"line":1,"position":1}"#);
+    assert_eq!(shell.json(&["log"]).len(), 1);
+    assert_eq!(shell.json(&["tail"]).len(), 1);
+    assert_eq!(shell.json(&["show", "1"]).len(), 1);
+    let refused = shell.run(&["get", "p", "k"]);
+    assert_eq!(refused.status.code(), Some(6));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains(&format!("pid {}", writer.id())), "{message}");
+    shell.fails(&["set", "p", "k", "v"], 6, "unavailable");
+
+    let mut follower = shell.spawn(&["--json", "tail", "--from", "1", "--follow"]);
+    let mut followed = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut position =
+        || serde_json::from_str::<Value>(&followed.next().unwrap().unwrap()).unwrap()["position"].clone();
+    assert_eq!(position(), 1);
+    writeln!(input, r#"{{"ops":[{{"op":"delete","partition":"p","key":"k"}}]}}"#).unwrap();
+    assert_eq!(position(), 2);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+
+    drop(input);
+    assert!(writer.wait().unwrap().success());
+    assert_eq!(shell.json(&["scan", "p"]), [] as [Value; 0]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let shell = Shell::with_store();
+    let big = "x".repeat(100_000);
+    shell.ok(&["set", "p", "k", &big]);
+    for args in [&["get", "p", "k"][..], &["scan", "p"], &["log"]] {
+        let mut child = shell.spawn(args);
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]), "{args:?}");
+    }
+}
+
+#[test]
+fn help_is_an_answer() {
+    let shell = Shell::new();
+    assert!(String::from_utf8(shell.ok(&["--help"])).unwrap().contains("Exit codes"));
+    assert!(String::from_utf8(shell.ok(&["--version"])).unwrap().starts_with("lakelog "));
+    assert_eq!(shell.run(&[]).status.code(), Some(2));
+}
