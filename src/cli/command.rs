@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
-use super::{apply, checkpoint, delete, delete_range, get, init, log, scan, set, show, tail};
+use super::{apply, bench, checkpoint, delete, delete_range, get, init, log, scan, set, show, tail};
 
 /// An embeddable, event-sourced, log-structured metadata store.
 #[derive(Debug, Parser)]
@@ -63,6 +63,7 @@ enum Verb {
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// What every verb works with: where the store is, how bytes are written, where answers go.
@@ -145,6 +146,7 @@ impl Verb {
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
+            Verb::Bench(args) => bench::run(args, shell).await,
         }
     }
 }
@@ -211,6 +213,7 @@ mod tests {
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
             "lakelog checkpoint --dry-run",
+            "lakelog bench --quick --only set-64 --dir d --check f",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(parse(&line).is_ok(), "{line}: {}", parse(&line).unwrap_err());

@@ -26,11 +26,11 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
     let bare = &bare_sled(bed, &pairs)?;
     if bed.wants("base-get") {
         let [reference, own] = bed.in_turn([sled_gets(bed, bare, &pairs), gets(bed, store, &pairs, 1)]).await?;
-        bed.figure(Figure::rate("base-get", own, "reads/s", reference, 0.9))?;
+        bed.figure(Figure::rate("base-get", &own, "reads/s", &reference, 0.9))?;
     }
     if bed.wants("base-scan") {
         let [reference, own] = bed.in_turn([sled_scan(bed, bare), scan(bed, store)]).await?;
-        bed.figure(Figure::rate("base-scan", own, "entries/s", reference, 0.9))?;
+        bed.figure(Figure::rate("base-scan", &own, "entries/s", &reference, 0.9))?;
     }
     bed.finish(store.clone(), "base").await
 }
@@ -64,7 +64,7 @@ fn sled_gets<'a>(bed: &Bed<'_>, bare: &'a sled::Db, pairs: &'a Arc<[[u8; KEY_BYT
                     for _ in 0..READS {
                         i += 1;
                         let value = bare.get(pairs[scattered(i) as usize % pairs.len()]).map_err(failed)?;
-                        black_box(value.as_ref().and_then(|value| value.first()));
+                        black_box(value.as_ref().and_then(|value| value.first().copied()));
                     }
                     Ok(READS)
                 })
@@ -82,7 +82,7 @@ fn sled_scan<'a>(bed: &Bed<'_>, bare: &'a sled::Db) -> Side<'a> {
             let mut found = 0;
             for entry in bare.iter() {
                 let (key, value) = entry.map_err(failed)?;
-                black_box((key.first(), value.first()));
+                black_box((key.first().copied(), value.first().copied()));
                 found += 1;
             }
             Ok(found)

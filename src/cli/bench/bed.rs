@@ -35,9 +35,11 @@ impl<'a> Bed<'a> {
         Ok(Bed { dir, scale, noise: Noise::seeded(), only, report, figures: Vec::new() })
     }
 
-    /// Whether the figure of this name is asked for.
+    /// Whether the figure of this name is asked for: by its name, or by the first words of it.
     pub fn wants(&self, name: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| name.starts_with(only))
+        self.only
+            .as_deref()
+            .is_none_or(|only| name.strip_prefix(only).is_some_and(|rest| rest.is_empty() || rest.starts_with("-")))
     }
 
     /// Whether one of these figures is asked for.
@@ -91,8 +93,8 @@ impl<'a> Bed<'a> {
         fs::remove_dir_all(&dir).map_err(io("remove a store", &dir))
     }
 
-    /// Runs the sides in turn, round after round, and gives the median of each.
-    pub async fn in_turn<const N: usize>(&self, sides: [Side<'_>; N]) -> Result<[f64; N]> {
+    /// Runs the sides in turn, round after round, and gives what each measured in each round.
+    pub async fn in_turn<const N: usize>(&self, sides: [Side<'_>; N]) -> Result<[Rounds; N]> {
         let mut measured = [const { Vec::new() }; N];
         for round in 0..=self.scale.rounds {
             for (side, measured) in sides.iter().zip(&mut measured) {
@@ -103,9 +105,12 @@ impl<'a> Bed<'a> {
                 }
             }
         }
-        Ok(measured.map(median))
+        Ok(measured)
     }
 }
+
+/// What one side measured, round by round.
+pub(super) type Rounds = Vec<f64>;
 
 /// One of the things that are measured in turn.
 pub(super) type Side<'a> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<f64>> + 'a>> + 'a>;
@@ -120,12 +125,6 @@ impl Drop for Bed<'_> {
         // What cannot be removed is left to be seen; no figure is wrong because of it.
         let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-/// The one in the middle.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// How many a second.

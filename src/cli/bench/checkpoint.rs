@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::bed::{Bed, side};
+use super::bed::{Bed, panicked, side};
 use super::figure::Figure;
 use super::load::{after, drive, fill, set};
 use crate::types::Result;
@@ -33,15 +33,14 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         fill(store, noise, entries).await?;
         let done = Arc::new(AtomicBool::new(false));
         let until = done.clone();
-        let checkpoint = async {
-            let reached = store.checkpoint().await;
+        let checkpointed = store.clone();
+        let checkpoint = tokio::spawn(async move {
+            let reached = checkpointed.checkpoint().await;
             done.store(true, Ordering::Release);
             reached
-        };
-        let writers = drive(CLIENTS, numbers, move || until.load(Ordering::Acquire), writer());
-        let (reached, driven) = tokio::join!(checkpoint, writers);
-        reached?;
-        let driven = driven?;
+        });
+        let driven = drive(CLIENTS, numbers, move || until.load(Ordering::Acquire), writer()).await?;
+        checkpoint.await.map_err(|_| panicked())??;
         let mut longest = longest.lock();
         *longest = driven.longest.max(*longest);
         Ok(driven.rate)
@@ -49,6 +48,6 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
     let [without, with] = bed.in_turn([without, with]).await?;
     let longest = longest.lock().as_secs_f64() * 1000.0;
     bed.finish(store.clone(), "checkpoint").await?;
-    bed.figure(Figure::rate("checkpoint-writes", with, "writes/s", without, 0.7))?;
+    bed.figure(Figure::rate("checkpoint-writes", &with, "writes/s", &without, 0.7))?;
     bed.figure(Figure::cost("checkpoint-pause", longest, "ms", 50.0))
 }

@@ -11,7 +11,7 @@ const KEPT: f64 = 0.7;
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figure {
+pub(super) struct Figure {
     /// What it is, for `--only`.
     pub name: String,
     /// The store's own figure.
@@ -20,18 +20,21 @@ pub struct Figure {
     pub unit: String,
     /// The same of the bare loop beside it; none where only the value itself counts.
     pub reference: Option<f64>,
-    /// `value` over `reference`: more is better.
+    /// The median of the rounds' ratios of the two: more is better. Not the ratio of the medians, because a disk
+    /// that is slow for some rounds is slow for both.
     pub ratio: Option<f64>,
     /// What is wanted: of the ratio at least this; without a ratio, of the value at most this.
     pub target: f64,
 }
 
 impl Figure {
-    /// A rate beside its reference; the ratio is to be at least `target`.
-    pub(super) fn rate(name: &str, value: f64, unit: &str, reference: f64, target: f64) -> Figure {
-        let ratio = (reference > 0.0).then(|| rounded(value / reference));
+    /// Rates beside those of the reference, round by round; the ratio is to be at least `target`.
+    pub(super) fn rate(name: &str, values: &[f64], unit: &str, references: &[f64], target: f64) -> Figure {
+        let ratios = values.iter().zip(references).filter(|(_, reference)| **reference > 0.0);
+        let ratio = median(ratios.map(|(value, reference)| value / reference).collect()).map(rounded);
         let (name, unit) = (name.to_owned(), unit.to_owned());
-        Figure { name, value: rounded(value), unit, reference: Some(rounded(reference)), ratio, target }
+        let [value, reference] = [values, references].map(|rates| median(rates.to_vec()).map(rounded));
+        Figure { name, value: value.unwrap_or_default(), unit, reference, ratio, target }
     }
 
     /// A cost that is to be at most `target`.
@@ -41,7 +44,7 @@ impl Figure {
     }
 
     /// Whether the target is reached.
-    pub fn reached(&self) -> bool {
+    pub(super) fn reached(&self) -> bool {
         self.ratio.map_or(self.value <= self.target, |ratio| ratio >= self.target)
     }
 }
@@ -58,6 +61,12 @@ impl fmt::Display for Figure {
         }
         f.write_str(if self.reached() { "" } else { "  short" })
     }
+}
+
+/// The one in the middle.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 /// Three significant places: more would only look exact.

@@ -12,7 +12,7 @@ use crate::store::{Batch, Context, Store};
 use crate::types::Result;
 
 /// Entries of one transaction while a store is filled.
-const BATCH_ENTRIES: u64 = 1000;
+pub(super) const BATCH_ENTRIES: usize = 1000;
 
 /// Who the bench is in the log.
 pub(super) fn context() -> Context {
@@ -29,7 +29,7 @@ pub(super) async fn set(store: &Store, noise: &Noise, i: u64) -> Result<()> {
 pub(super) async fn fill(store: &Store, noise: &Noise, entries: u64) -> Result<()> {
     let mut next = 0;
     while next < entries {
-        let end = entries.min(next + BATCH_ENTRIES);
+        let end = entries.min(next + BATCH_ENTRIES as u64);
         let mut batch = Batch::new();
         for i in next..end {
             batch = batch.set(PARTITION, key(&pair(i)), noise.value(i));

@@ -64,7 +64,7 @@ async fn replay(bed: &mut Bed<'_>) -> Result<()> {
         Ok(rate)
     });
     let [bare, own] = bed.in_turn([bare, own]).await?;
-    bed.figure(Figure::rate("replay", own, "transactions/s", bare, 0.35))
+    bed.figure(Figure::rate("replay", &own, "transactions/s", &bare, 0.35))
 }
 
 /// An open with a long history, checkpoints behind it, after the store was dropped as a kill would. The slowest of all rounds.

@@ -41,12 +41,12 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
             if bed.wants(name) {
                 let sides = [map_gets(bed, &map, &pairs, threads), gets(bed, store, &pairs, threads)];
                 let [reference, own] = bed.in_turn(sides).await?;
-                bed.figure(Figure::rate(name, own, "reads/s", reference, 0.8))?;
+                bed.figure(Figure::rate(name, &own, "reads/s", &reference, 0.8))?;
             }
         }
         if bed.wants("scan") {
             let [reference, own] = bed.in_turn([map_scan(bed, &map), scan(bed, store)]).await?;
-            bed.figure(Figure::rate("scan", own, "entries/s", reference, 0.3))?;
+            bed.figure(Figure::rate("scan", &own, "entries/s", &reference, 0.3))?;
         }
     }
     bed.finish(store.clone(), "reads").await
@@ -63,7 +63,7 @@ fn map_gets<'a>(bed: &Bed<'_>, map: &'a Arc<BTreeMap<Vec<u8>, Vec<u8>>>, pairs: 
                     for _ in 0..READS {
                         i += 1;
                         let value = map.get(&pairs[scattered(i) as usize % pairs.len()][..]);
-                        black_box(value.and_then(|value| value.first()));
+                        black_box(value.and_then(|value| value.first().copied()));
                     }
                     Ok(READS)
                 })
@@ -87,7 +87,7 @@ pub(super) fn gets<'a>(bed: &Bed<'_>, store: &'a Store, pairs: &'a Pairs, thread
                         i += 1;
                         let pair = &pairs[scattered(i) as usize % pairs.len()];
                         let entry = store.get(PARTITION, key(pair)).await?.ok_or_else(lost)?;
-                        black_box(entry.value.first());
+                        black_box(entry.value.first().copied());
                     }
                     Ok(READS)
                 })
@@ -103,7 +103,7 @@ fn map_scan<'a>(bed: &Bed<'_>, map: &'a BTreeMap<Vec<u8>, Vec<u8>>) -> Side<'a> 
     side(move || {
         repeated(round, async move || {
             for (key, value) in map {
-                black_box((key.first(), value.first()));
+                black_box((key.first().copied(), value.first().copied()));
             }
             Ok(map.len() as u64)
         })
@@ -119,7 +119,7 @@ pub(super) fn scan<'a>(bed: &Bed<'_>, store: &'a Store) -> Side<'a> {
             let mut found = 0;
             while let Some(entry) = entries.next().await {
                 let entry = entry?;
-                black_box((entry.encoded_key.first(), entry.value.first()));
+                black_box((entry.encoded_key.first().copied(), entry.value.first().copied()));
                 found += 1;
             }
             if found == expected { Ok(found) } else { Err(lost()) }

@@ -8,16 +8,18 @@ use clap::Args;
 use super::bed::{Bed, io};
 use super::figure::{self, Figure};
 use super::scale::Scale;
-use super::{base, checkpoint, open, reads, writes};
+use super::{base, checkpoint, import, open, reads, writes};
+use crate::cli::command::Shell;
+use crate::cli::output::Ended;
 use crate::types::{Error, ErrorKind, Result};
 
 /// Measures the store beside bare loops on this machine
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Debug)]
 pub struct BenchArgs {
     /// Less of everything: under a minute
     #[arg(long)]
     quick: bool,
-    /// Only the figures whose names begin with this
+    /// Only the figure of this name, or those whose names begin with these words: `set-64`, `set`
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Where to work; what is made there is removed
@@ -28,12 +30,12 @@ pub struct BenchArgs {
     check: Option<PathBuf>,
 }
 
-/// Measures and reports each figure as it comes; gives all of them.
+/// Measures, and answers each figure as it comes.
 ///
 /// # Errors
 /// `invalid` when no figure has the name asked for or the recorded file is none; `conflict` when a ratio
 /// fell too far below the recorded one; whatever the store or the disk says.
-pub async fn run(args: BenchArgs, mut report: impl FnMut(&Figure) -> Result<()>) -> Result<Vec<Figure>> {
+pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
     let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
     // Before minutes of work: a file that is none.
     let recorded = args.check.map(|path| {
@@ -41,12 +43,16 @@ pub async fn run(args: BenchArgs, mut report: impl FnMut(&Figure) -> Result<()>)
         figure::recorded(&text)
     });
     let recorded = recorded.transpose()?;
+    let mut report = |figure: &Figure| {
+        shell.out.answer(figure)?;
+        shell.out.flush()
+    };
     let figures = measure(Bed::new(&args.dir, scale, args.only.clone(), &mut report)?).await?;
     if let (true, Some(only)) = (figures.is_empty(), args.only) {
-        return Err(Error::new(ErrorKind::Invalid, format!("no figure has a name that begins so, only=`{only}`")));
+        return Err(Error::new(ErrorKind::Invalid, format!("no figure has such a name, only=`{only}`")));
     }
     figure::check(&figures, recorded.as_deref().unwrap_or_default())?;
-    Ok(figures)
+    Ok(Ended::Done)
 }
 
 /// Every group. Memory comes first: later the allocator holds what others have freed.
@@ -56,5 +62,6 @@ pub(super) async fn measure(mut bed: Bed<'_>) -> Result<Vec<Figure>> {
     open::measure(&mut bed).await?;
     base::measure(&mut bed).await?;
     checkpoint::measure(&mut bed).await?;
+    import::measure(&mut bed).await?;
     Ok(bed.figures())
 }

@@ -26,8 +26,8 @@ pub(super) struct Scale {
 impl Scale {
     /// Figures to go by; some minutes.
     pub const FULL: Scale = Scale {
-        rounds: 5,
-        round: Duration::from_secs(2),
+        rounds: 7,
+        round: Duration::from_secs(1),
         entries: 1_000_000,
         replayed: 1_000_000,
         history: 5_000_000,
@@ -38,8 +38,8 @@ impl Scale {
 
     /// For a machine that has other work to do; less than a minute.
     pub const QUICK: Scale = Scale {
-        rounds: 3,
-        round: Duration::from_millis(300),
+        rounds: 5,
+        round: Duration::from_millis(200),
         entries: 200_000,
         replayed: 200_000,
         history: 200_000,

@@ -43,7 +43,7 @@ async fn one_writer(bed: &mut Bed<'_>) -> Result<()> {
     let numbers = Arc::new(AtomicU64::new(0));
     let [raw, own] = bed.in_turn([raw, own(bed, store, &numbers, 1, Kind::Set)]).await?;
     bed.finish(store.clone(), "set-1").await?;
-    bed.figure(Figure::rate("set-1", own, UNIT, raw, 0.9))
+    bed.figure(Figure::rate("set-1", &own, UNIT, &raw, 0.9))
 }
 
 async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
@@ -67,10 +67,10 @@ async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
     for (store, name) in stores.into_iter().zip(names) {
         bed.finish(store, name).await?;
     }
-    bed.figure(Figure::rate("set-64", set, UNIT, bare_rate, 0.75))?;
-    bed.figure(Figure::rate("set-64-kept", set, UNIT, kept_rate, 0.85))?;
-    bed.figure(Figure::rate("set-if-64", set_if, UNIT, set, 0.9))?;
-    bed.figure(Figure::rate("transact-64", transact, UNIT, set, 0.7))
+    bed.figure(Figure::rate("set-64", &set, UNIT, &bare_rate, 0.75))?;
+    bed.figure(Figure::rate("set-64-kept", &set, UNIT, &kept_rate, 0.85))?;
+    bed.figure(Figure::rate("set-if-64", &set_if, UNIT, &set, 0.9))?;
+    bed.figure(Figure::rate("transact-64", &transact, UNIT, &set, 0.7))
 }
 
 async fn crowd(bed: &mut Bed<'_>) -> Result<()> {
@@ -88,8 +88,8 @@ async fn crowd(bed: &mut Bed<'_>) -> Result<()> {
     bare.finish()?;
     kept.finish()?;
     bed.finish(store, "set-1024").await?;
-    bed.figure(Figure::rate("set-1024", set, UNIT, bare_rate, 0.5))?;
-    bed.figure(Figure::rate("set-1024-kept", set, UNIT, kept_rate, 0.85))
+    bed.figure(Figure::rate("set-1024", &set, UNIT, &bare_rate, 0.5))?;
+    bed.figure(Figure::rate("set-1024-kept", &set, UNIT, &kept_rate, 0.85))
 }
 
 fn group_commit(bed: &Bed<'_>, name: &str, kept: bool) -> Result<GroupCommit> {
