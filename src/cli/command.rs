@@ -13,8 +13,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, checkpoint, delete, delete_range, export, get, import, init, log, repair, scan, set, show, stats, tail,
-    verify,
+    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, repair, scan, set, show, stats,
+    tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -71,6 +71,7 @@ enum Verb {
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Stats(stats::StatsArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// What every verb works with: where the store is, how bytes are written, where answers go.
@@ -158,6 +159,7 @@ impl Verb {
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
             Verb::Stats(args) => stats::run(args, shell).await,
+            Verb::Bench(args) => bench::run(args, shell).await,
         }
     }
 }
@@ -230,6 +232,7 @@ mod tests {
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
             "lakelog stats --json",
+            "lakelog bench --quick --only set-64 --dir d --check f",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(parse(&line).is_ok(), "{line}: {}", parse(&line).unwrap_err());

@@ -405,6 +405,65 @@ fn fault_22_a_leftover_that_contradicts_is_not_made_anew() {
 }
 
 #[test]
+fn fault_22_an_empty_segment_that_does_not_follow_is_left_alone() {
+    let machine = built(3, 40, false);
+    let header = SegmentHeader::decode(&machine.world.fs.content(&segment(1)).unwrap()[..FRAMES_AT as usize]).unwrap();
+    let foreign = SegmentHeader { sequence: 2, first: Position(7), chain_before: Hash([7; 32]), ..header };
+    let mut content = foreign.encode();
+    content.resize(64 << 10, 0);
+    machine.world.fs.plant(&segment(2), content);
+    assert_eq!(machine.corrupt(), (segment(2), Position(7), Position(7)));
+}
+
+#[test]
+fn fault_04_what_an_interrupted_recovery_left_is_replaced_even_when_a_stamp_made_it_needless() {
+    let mut machine = built(1, 40, false);
+    let log = machine.open().unwrap();
+    machine.append(&log, &[40, 40]).unwrap();
+    machine.sync(&log).unwrap();
+    drop(log);
+    // The mark was not synced, so the log alone does not promise what the stamp does.
+    machine.world.fs.crash(Keep::Nothing);
+    let interrupted = (0..).map(|step| {
+        let copy = machine.fork(step);
+        copy.world.fs.crash_at(step);
+        drop(copy.open_unknowing());
+        copy.world.fs.kill();
+        copy
+    });
+    let mut interrupted = interrupted.skip_while(|copy| copy.world.fs.content(&segment(2)).is_none());
+    let mut copy = interrupted.next().unwrap();
+    assert_eq!(copy.open().unwrap().segments().len(), 2);
+    copy.check();
+}
+
+#[test]
+fn fault_11_a_manifest_that_failed_to_sync_is_written_again_before_the_other_slot() {
+    for seed in 0..6 {
+        let mut machine = Machine::new(seed);
+        let log = machine.create().unwrap();
+        // So many segments that a manifest is larger than a sector, and can tear.
+        for _ in 0..8 {
+            machine.append(&log, &[40_000]).unwrap();
+            machine.sync(&log).unwrap();
+        }
+        machine.world.fs.inject(Fault::on(Operation::Sync).path("manifest"));
+        assert_eq!(machine.append(&log, &[40_000]).unwrap_err().kind(), ErrorKind::Unknown);
+        drop(log);
+        machine.world.fs.kill();
+        for step in 0..24 {
+            let mut copy = machine.fork(step);
+            copy.world.fs.crash_at(step);
+            if let Ok(log) = copy.open() {
+                while copy.append(&log, &[40_000]).is_ok() && copy.sync(&log).is_ok() {}
+            }
+            copy.world.fs.crash(Keep::Random);
+            copy.check();
+        }
+    }
+}
+
+#[test]
 fn fault_06_bytes_changed_together_with_their_checksum_break_the_chain() {
     let machine = built(3, 40, true);
     let at = FRAMES_AT as usize + 2 * super::format::frame_bytes(16 + 40) as usize;

@@ -45,13 +45,11 @@ impl FileLog {
         Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
     }
 
-    /// Everything that can fail for want of room, before anything is written.
-    ///
-    /// The caller keeps `ready` locked until the file has its segment's name: whoever filled a spare meanwhile
-    /// would fill this one.
+    /// Everything that can fail for want of room, before anything is written. `ready` stays locked until the spare has
+    /// its segment's name: until then a second one would be made of the same file.
     fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
         match ready.take() {
-            Some(ready) if ready.size() >= needed => Ok(ready),
+            Some(spare) if spare.size() >= needed => Ok(spare),
             // A ready one that is too small is made larger: it is the same file.
             _ => self.allocate(needed.max(self.settings.segment_bytes)),
         }

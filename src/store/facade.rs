@@ -245,8 +245,8 @@ impl Store {
 
     async fn submit(&self, attempt: Attempt, prepared: Prepared, lane: Option<LaneId>) -> Result<Position, Refusal> {
         let mut old_values = Vec::with_capacity(prepared.indexed.len());
-        for key in &prepared.indexed {
-            let old = self.shared.view.get(key, attempt.read_at).await;
+        for write in prepared.indexed_writes() {
+            let old = self.shared.view.get(&write.key, attempt.read_at).await;
             let old = old.map_err(|error| Refusal::Failed(Error::from(error)))?;
             old_values.push(old.map(|(_, value)| value));
         }
@@ -283,7 +283,10 @@ impl Store {
 
     /// Brings everything acknowledged so far into the base and returns the position reached.
     pub async fn checkpoint(&self) -> Result<Position> {
-        super::checkpoint::run(&self.shared).await
+        // The base may block for as long as it writes: not on a thread that callers' tasks share.
+        let (shared, runtime) = (self.shared.clone(), tokio::runtime::Handle::current());
+        let done = tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run(&shared)));
+        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the checkpoint panicked").with_source(error))?
     }
 
     /// Syncs and releases the directory; no checkpoint is written, the next open replays what came after the last.

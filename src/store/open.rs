@@ -215,6 +215,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
+            shared.log_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
             write_frozen(shared, position).await?;
         }
     }

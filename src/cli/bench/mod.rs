@@ -1,0 +1,27 @@
+//! `lakelog bench`: what the store does on this machine, each figure beside its reference.
+//!
+//! A reference is the least that anything with the same promise must do (write and sync, hash, insert
+//! into a map), run in turn with the store's own work on the same directory in the same run. So the
+//! ratio says what the store costs, whatever the machine does meanwhile. Data is seeded; a first round of each is
+//! thrown away; of the others the median counts, of ratios that of the rounds.
+//!
+//! Uses the store as an embedder does. Owns nothing that a store needs; the directory that it works in is
+//! made by it and removed at the end.
+
+mod base;
+mod bed;
+mod checkpoint;
+mod figure;
+mod group_commit;
+mod import;
+mod load;
+mod open;
+mod reads;
+mod run;
+mod sample;
+mod scale;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+pub use run::{BenchArgs, run};

@@ -1,0 +1,67 @@
+//! [`run`]: the arguments, the groups in their order, the comparison with what was recorded.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::bed::{Bed, io};
+use super::figure::{self, Figure};
+use super::scale::Scale;
+use super::{base, checkpoint, import, open, reads, writes};
+use crate::cli::command::Shell;
+use crate::cli::output::Ended;
+use crate::types::{Error, ErrorKind, Result};
+
+/// Measures the store beside bare loops on this machine
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Less of everything: under a minute
+    #[arg(long)]
+    quick: bool,
+    /// Only the figure of this name, or those whose names begin with these words: `set-64`, `set`
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Where to work; what is made there is removed
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Fail when a ratio fell more than 30 % below the one recorded in this file
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+/// Measures, and answers each figure as it comes.
+///
+/// # Errors
+/// `invalid` when no figure has the name asked for or the recorded file is none; `conflict` when a ratio
+/// fell too far below the recorded one; whatever the store or the disk says.
+pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
+    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    // Before minutes of work: a file that is none.
+    let recorded = args.check.map(|path| {
+        let text = fs::read_to_string(&path).map_err(io("read the recorded figures", &path))?;
+        figure::recorded(&text)
+    });
+    let recorded = recorded.transpose()?;
+    let mut report = |figure: &Figure| {
+        shell.out.answer(figure)?;
+        shell.out.flush()
+    };
+    let figures = measure(Bed::new(&args.dir, scale, args.only.clone(), &mut report)?).await?;
+    if let (true, Some(only)) = (figures.is_empty(), args.only) {
+        return Err(Error::new(ErrorKind::Invalid, format!("no figure has such a name, only=`{only}`")));
+    }
+    figure::check(&figures, recorded.as_deref().unwrap_or_default())?;
+    Ok(Ended::Done)
+}
+
+/// Every group. Memory comes first: later the allocator holds what others have freed.
+pub(super) async fn measure(mut bed: Bed<'_>) -> Result<Vec<Figure>> {
+    reads::measure(&mut bed).await?;
+    writes::measure(&mut bed).await?;
+    open::measure(&mut bed).await?;
+    base::measure(&mut bed).await?;
+    checkpoint::measure(&mut bed).await?;
+    import::measure(&mut bed).await?;
+    Ok(bed.figures())
+}

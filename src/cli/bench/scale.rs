@@ -1,0 +1,63 @@
+//! [`Scale`]: how much is measured.
+
+use std::time::Duration;
+
+/// Sizes and times of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scale {
+    /// Rounds that count.
+    pub rounds: usize,
+    /// How long one side writes or reads in a round.
+    pub round: Duration,
+    /// Entries of the views that are read.
+    pub entries: u64,
+    /// Transactions that are replayed from zero.
+    pub replayed: u64,
+    /// Transactions of the history behind the open that is timed.
+    pub history: u64,
+    /// Zero-filled bytes that the bare write loops go round in.
+    pub file_bytes: u64,
+    /// Log segments of the stores, in bytes.
+    pub segment_bytes: u64,
+    /// The most clients at once.
+    pub clients_max: usize,
+}
+
+impl Scale {
+    /// Figures to go by; some minutes.
+    pub const FULL: Scale = Scale {
+        rounds: 7,
+        round: Duration::from_secs(1),
+        entries: 1_000_000,
+        replayed: 1_000_000,
+        history: 5_000_000,
+        file_bytes: 256 << 20,
+        segment_bytes: 64 << 20,
+        clients_max: 1024,
+    };
+
+    /// For a machine that has other work to do; less than a minute.
+    pub const QUICK: Scale = Scale {
+        rounds: 5,
+        round: Duration::from_millis(200),
+        entries: 200_000,
+        replayed: 200_000,
+        history: 200_000,
+        file_bytes: 64 << 20,
+        segment_bytes: 64 << 20,
+        clients_max: 1024,
+    };
+
+    /// Only whether it works.
+    #[cfg(test)]
+    pub const TINY: Scale = Scale {
+        rounds: 1,
+        round: Duration::from_millis(5),
+        entries: 300,
+        replayed: 200,
+        history: 300,
+        file_bytes: 1 << 20,
+        segment_bytes: 1 << 20,
+        clients_max: 8,
+    };
+}

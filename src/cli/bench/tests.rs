@@ -1,0 +1,114 @@
+//! Every figure once on a very small scale; comparison and form of figures.
+
+use super::bed::Bed;
+use super::figure::{Figure, check, recorded};
+use super::run::measure;
+use super::sample::{KEY_BYTES, pair, scattered};
+use super::scale::Scale;
+use crate::types::{ErrorKind, Result};
+
+const NAMES: [&str; 18] = [
+    "memory-per-entry",
+    "get-1",
+    "get-2",
+    "scan",
+    "set-1",
+    "set-64",
+    "set-64-kept",
+    "set-if-64",
+    "transact-64",
+    "set-1024",
+    "set-1024-kept",
+    "replay",
+    "open-after-kill",
+    "base-get",
+    "base-scan",
+    "checkpoint-writes",
+    "checkpoint-pause",
+    "import",
+];
+
+async fn measured(only: Option<&str>) -> (Vec<Figure>, usize) {
+    let parent = tempfile::tempdir().unwrap();
+    let mut reported = 0;
+    let mut report = |_: &Figure| -> Result<()> {
+        reported += 1;
+        Ok(())
+    };
+    let bed = Bed::new(parent.path(), Scale::TINY, only.map(str::to_owned), &mut report).unwrap();
+    let figures = measure(bed).await.unwrap();
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "what was made is removed");
+    (figures, reported)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_figure_is_measured() {
+    let (figures, reported) = measured(None).await;
+    let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
+    assert_eq!(names, NAMES);
+    assert_eq!(reported, figures.len());
+    for figure in &figures {
+        assert!(figure.reference.is_none() || figure.ratio.is_some_and(|ratio| ratio > 0.0), "{figure:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_is_asked_for() {
+    let (figures, _) = measured(Some("set-1024")).await;
+    let names: Vec<&str> = figures.iter().map(|figure| &figure.name[..]).collect();
+    assert_eq!(names, ["set-1024", "set-1024-kept"]);
+    assert_eq!(measured(Some("nothing")).await, (vec![], 0));
+}
+
+#[test]
+fn a_figure_has_the_members_of_the_contract() {
+    let figure = Figure::rate("set-64", &[98_765.4], "writes/s", &[123_456.7], 0.75);
+    let json = serde_json::to_string(&figure).unwrap();
+    let expect =
+        r#"{"name":"set-64","value":98800.0,"unit":"writes/s","reference":123000.0,"ratio":0.8,"target":0.75}"#;
+    assert_eq!(json, expect);
+    assert_eq!(recorded(&format!("\n{json}\n")).unwrap(), [figure]);
+    let cost = serde_json::to_string(&Figure::cost("open-after-kill", 0.12345, "s", 1.0)).unwrap();
+    assert_eq!(
+        cost,
+        r#"{"name":"open-after-kill","value":0.123,"unit":"s","reference":null,"ratio":null,"target":1.0}"#
+    );
+    assert_eq!(recorded("{}").unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn the_ratio_is_that_of_rounds_not_of_medians() {
+    // The disk was slow for both in the first round, and for one of them in the last.
+    let figure = Figure::rate("a", &[1.0, 90.0, 80.0], "x", &[2.0, 100.0, 1.0], 0.5);
+    assert_eq!((figure.value, figure.reference, figure.ratio), (80.0, Some(2.0), Some(0.9)));
+    assert_eq!(Figure::rate("a", &[1.0], "x", &[0.0], 0.5).ratio, None);
+}
+
+#[test]
+fn a_target_is_reached_from_its_own_side() {
+    assert!(Figure::rate("a", &[9.0], "x", &[10.0], 0.9).reached());
+    assert!(!Figure::rate("a", &[8.9], "x", &[10.0], 0.9).reached());
+    assert!(Figure::cost("a", 9.0, "x", 9.0).reached());
+    assert!(!Figure::cost("a", 9.1, "x", 9.0).reached());
+    let short = Figure::cost("a", 9.1, "x", 9.0).to_string();
+    assert!(short.ends_with("short"), "{short}");
+}
+
+#[test]
+fn a_ratio_may_fall_by_thirty_per_cent() {
+    let figure = |name: &str, value| Figure::rate(name, &[value], "x", &[100.0], 0.5);
+    let before = [figure("a", 100.0), figure("b", 50.0), Figure::cost("c", 1.0, "s", 1.0)];
+    assert!(check(&[figure("a", 70.0), figure("new", 1.0), Figure::cost("c", 9.0, "s", 1.0)], &before).is_ok());
+    assert!(check(&[], &before).is_ok());
+    let error = check(&[figure("a", 69.0), figure("b", 49.0)], &before).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("a from 1 to 0.69") && !error.message().contains("b from"), "{error:?}");
+}
+
+#[test]
+fn pairs_differ_and_are_spread() {
+    let pairs: std::collections::BTreeSet<[u8; KEY_BYTES]> = (0..1000).map(pair).collect();
+    assert_eq!(pairs.len(), 1000);
+    assert!(pairs.iter().all(|pair| pair.starts_with(b"bench")));
+    assert_eq!(scattered(0), 0xe220_a839_7b1d_cdaf);
+}

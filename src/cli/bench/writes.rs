@@ -1,0 +1,143 @@
+//! Durable writes from 1, 64 and 1024 clients beside bare loops that are as durable.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use super::bed::{Bed, Side, repeated, side};
+use super::figure::Figure;
+use super::group_commit::{GroupCommit, Ring};
+use super::load::{after, context, drive, set};
+use super::sample::{PARTITION, key, pair, scattered};
+use crate::store::{Batch, Predicate, Store};
+use crate::types::Result;
+
+const UNIT: &str = "writes/s";
+
+/// All figures of durable writes.
+pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
+    if bed.wants("set-1") {
+        one_writer(bed).await?;
+    }
+    if bed.wants_any(&["set-64", "set-64-kept", "set-if-64", "transact-64"]) {
+        many_writers(bed).await?;
+    }
+    if bed.wants_any(&["set-1024", "set-1024-kept"]) {
+        crowd(bed).await?;
+    }
+    Ok(())
+}
+
+async fn one_writer(bed: &mut Bed<'_>) -> Result<()> {
+    let ring = &Mutex::new(Ring::create(&bed.path("raw"), bed.scale.file_bytes)?);
+    let store = &bed.store("set-1").await?;
+    let (noise, round) = (&bed.noise, bed.scale.round);
+    let raw = side(move || {
+        let mut i = 0;
+        repeated(round, async move || {
+            i += 1;
+            ring.lock().write(noise.record(i)).map(|()| 1)
+        })
+    });
+    let numbers = Arc::new(AtomicU64::new(0));
+    let [raw, own] = bed.in_turn([raw, own(bed, store, &numbers, 1, Kind::Set)]).await?;
+    bed.finish(store.clone(), "set-1").await?;
+    bed.figure(Figure::rate("set-1", &own, UNIT, &raw, 0.9))
+}
+
+async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
+    let clients = 64.min(bed.scale.clients_max);
+    let [bare, kept] = [group_commit(bed, "bare-64", false)?, group_commit(bed, "kept-64", true)?];
+    // A store each, so that each grows no faster than the map of the bare loop.
+    let names = ["set-64", "set-if-64", "transact-64"];
+    let stores = [bed.store(names[0]).await?, bed.store(names[1]).await?, bed.store(names[2]).await?];
+    let numbers = &Arc::new(AtomicU64::new(0));
+    let [bare_rate, kept_rate, set, set_if, transact] = bed
+        .in_turn([
+            reference(bed, &bare, numbers, clients),
+            reference(bed, &kept, numbers, clients),
+            own(bed, &stores[0], numbers, clients, Kind::Set),
+            own(bed, &stores[1], numbers, clients, Kind::SetIf),
+            own(bed, &stores[2], numbers, clients, Kind::Transact),
+        ])
+        .await?;
+    bare.finish()?;
+    kept.finish()?;
+    for (store, name) in stores.into_iter().zip(names) {
+        bed.finish(store, name).await?;
+    }
+    bed.figure(Figure::rate("set-64", &set, UNIT, &bare_rate, 0.75))?;
+    bed.figure(Figure::rate("set-64-kept", &set, UNIT, &kept_rate, 0.85))?;
+    bed.figure(Figure::rate("set-if-64", &set_if, UNIT, &set, 0.9))?;
+    bed.figure(Figure::rate("transact-64", &transact, UNIT, &set, 0.7))
+}
+
+async fn crowd(bed: &mut Bed<'_>) -> Result<()> {
+    let clients = 1024.min(bed.scale.clients_max);
+    let [bare, kept] = [group_commit(bed, "bare-1024", false)?, group_commit(bed, "kept-1024", true)?];
+    let store = bed.store("set-1024").await?;
+    let numbers = &Arc::new(AtomicU64::new(0));
+    let [bare_rate, kept_rate, set] = bed
+        .in_turn([
+            reference(bed, &bare, numbers, clients),
+            reference(bed, &kept, numbers, clients),
+            own(bed, &store, numbers, clients, Kind::Set),
+        ])
+        .await?;
+    bare.finish()?;
+    kept.finish()?;
+    bed.finish(store, "set-1024").await?;
+    bed.figure(Figure::rate("set-1024", &set, UNIT, &bare_rate, 0.5))?;
+    bed.figure(Figure::rate("set-1024-kept", &set, UNIT, &kept_rate, 0.85))
+}
+
+fn group_commit(bed: &Bed<'_>, name: &str, kept: bool) -> Result<GroupCommit> {
+    Ok(GroupCommit::start(Ring::create(&bed.path(name), bed.scale.file_bytes)?, kept, bed.noise.clone()))
+}
+
+fn reference<'a>(bed: &Bed<'_>, bare: &'a GroupCommit, numbers: &'a Arc<AtomicU64>, clients: usize) -> Side<'a> {
+    let round = bed.scale.round;
+    side(move || async move { Ok(drive(clients, numbers, after(round), bare.client()).await?.rate) })
+}
+
+/// What a writer of the store does.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Sets a key.
+    Set,
+    /// Sets a key that must be absent, and is.
+    SetIf,
+    /// Reads two keys, sets a third.
+    Transact,
+}
+
+fn own<'a>(bed: &'a Bed<'_>, store: &'a Store, numbers: &'a Arc<AtomicU64>, clients: usize, kind: Kind) -> Side<'a> {
+    side(move || async move {
+        let (store, noise) = (store.clone(), bed.noise.clone());
+        let operation = move |i: u64| {
+            let (store, noise) = (store.clone(), noise.clone());
+            async move {
+                match kind {
+                    Kind::Set => set(&store, &noise, i).await,
+                    Kind::SetIf => {
+                        let pair = pair(i);
+                        let batch = Batch::new().set_if(PARTITION, key(&pair), noise.value(i), Predicate::Absent);
+                        store.write(context(), batch).await.map(|_| ())
+                    }
+                    Kind::Transact => {
+                        let noise = &noise;
+                        let transaction = store.transact(context(), |tx| async move {
+                            for other in [scattered(i), scattered(i + 1)] {
+                                tx.get(PARTITION, key(&pair(other % i.max(1)))).await?;
+                            }
+                            tx.set(PARTITION, key(&pair(i)), noise.value(i))
+                        });
+                        transaction.await.map(|_| ())
+                    }
+                }
+            }
+        };
+        Ok(drive(clients, numbers, after(bed.scale.round), operation).await?.rate)
+    })
+}
