@@ -82,20 +82,21 @@ impl fmt::Display for Answer {
 
 /// Needs the views for some figures; where the store does not open, the files give the others.
 pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
-    let view = match Store::open(&shell.dir).await {
+    let (view, why) = match Store::open(&shell.dir).await {
         Ok(store) => {
             let stats = store.stats().await;
             let closed = store.close().await;
             let stats = stats?;
             closed?;
-            Some(stats)
+            (Some(stats), None)
         }
-        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) => {
-            note(format!("without the figures that need the store open: {}", error.report()));
-            None
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) => (None, Some(error)),
         Err(error) => return Err(error),
     };
-    shell.out.answer(&Answer::new(&FileStats::read(&Env::os(), &shell.dir)?, view.as_ref()))?;
+    let files = FileStats::read(&Env::os(), &shell.dir)?;
+    if let Some(error) = why {
+        note(format!("without the figures that need the store open: {}", error.report()));
+    }
+    shell.out.answer(&Answer::new(&files, view.as_ref()))?;
     Ok(Ended::Done)
 }

@@ -51,12 +51,15 @@ impl RepairPlan {
             .iter()
             .map(|problem| format!("leave alone what cannot be repaired from here: {problem}"))
             .collect();
+        if !steps.is_empty() {
+            // Nothing else is done either: what looks like a torn tail may be what is missing.
+            return steps;
+        }
         if let Some(fault) = &self.fault {
             let dir = self.base_dir.display();
             steps.push(format!("drop the base in {dir}, which the next open rebuilds from the log: {}", fault.detail));
         }
-        // The first ones say what is damaged.
-        steps.extend(self.log.steps().into_iter().skip(self.damage().len()));
+        steps.extend(self.log.steps());
         steps
     }
 

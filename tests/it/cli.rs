@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -18,6 +19,11 @@ impl Shell {
         Shell { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// A path beside the store.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// A directory with an empty store.
     pub fn with_store() -> Shell {
         let shell = Shell::new();
@@ -27,7 +33,7 @@ impl Shell {
 
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
-        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.dir.path().join("store"));
+        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path("store"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -36,11 +42,11 @@ impl Shell {
         self.command(args).stdin(Stdio::piped()).spawn().unwrap()
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
-    fn run_with(&self, args: &[&str], input: &[u8]) -> Output {
+    pub fn run_with(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.spawn(args);
         child.stdin.take().unwrap().write_all(input).unwrap();
         child.wait_with_output().unwrap()
@@ -59,7 +65,7 @@ impl Shell {
     }
 
     /// A command must fail so, in text and in JSON.
-    fn fails(&self, args: &[&str], code: i32, kind: &str) {
+    pub fn fails(&self, args: &[&str], code: i32, kind: &str) {
         let output = self.run(args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{args:?}");
@@ -72,7 +78,7 @@ impl Shell {
     }
 }
 
-fn lines(bytes: &[u8]) -> Vec<Value> {
+pub fn lines(bytes: &[u8]) -> Vec<Value> {
     bytes.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
 }
 

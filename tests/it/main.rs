@@ -6,5 +6,7 @@
 mod cli;
 mod kill;
 mod migrate;
+mod moving;
 mod proto;
 mod tidy;
+mod trouble;
