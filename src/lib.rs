@@ -61,9 +61,13 @@ pub mod backends;
 #[doc(hidden)]
 pub mod cli;
 #[doc(hidden)]
+pub mod diagnostics;
+#[doc(hidden)]
 pub mod env;
 #[doc(hidden)]
 pub mod event;
+#[doc(hidden)]
+pub mod kv;
 #[doc(hidden)]
 pub mod log;
 #[doc(hidden)]
@@ -73,5 +77,10 @@ pub mod projection;
 mod store;
 mod types;
 
+pub use kv::{
+    Entries, KeyValue, Kv, KvError, KvFuture, KvPredicate, KvScan, KvToken, KvValue, MessageEntry, PartitionIterator,
+    PrefixIterator, PrimaryIterator, SecondaryIndex, SecondaryIterator, StartAt, format_path, get_message, scan_prefix,
+    set_message, set_message_if,
+};
 pub use store::*;
 pub use types::*;

@@ -50,7 +50,9 @@ impl<'a> CheckedChanges<'a> {
         if long || value_len > Limits::VALUE_BYTES_MAX {
             return Err(invalid(format!("a key or a value above the limits, version=`{version}`")));
         }
-        if version > self.stamp || self.former.is_some_and(|former| version <= former) {
+        // Late puts are entries of an index that was not there before.
+        let late = self.former.is_some_and(|former| version <= former) && !matches!(change, Change::Put { .. });
+        if version > self.stamp || late {
             return Err(invalid(format!("a change outside the write, version=`{version}` stamp=`{}`", self.stamp)));
         }
         let ordered = match (&self.last, key) {

@@ -10,6 +10,7 @@ pub mod conformance;
 mod error;
 mod forward;
 mod memory;
+mod observed;
 mod readable;
 #[cfg(feature = "sled")]
 mod sled;
@@ -20,6 +21,7 @@ use std::pin::Pin;
 
 pub use error::BackendError;
 pub use memory::MemoryBackend;
+pub use observed::Observed;
 #[cfg(feature = "sled")]
 pub use sled::{SledBackend, SledSettings};
 
@@ -92,7 +94,8 @@ pub trait Backend: Debug + Send + Sync {
 
     /// Brings the state to `stamp`, atomically and durably: after a crash either the former state with
     /// its stamp or the new one is there. `changes` has every change in (former stamp, `stamp`] that a
-    /// read at `stamp` or at a position of `keep` can see. Positions of `keep` (sorted, some below
+    /// read at `stamp` or at a position of `keep` can see; beside those there may be late puts, versions at or
+    /// below the former stamp of keys that were never written before (an index that is being built). Positions of `keep` (sorted, some below
     /// the former stamp) stay readable until a later `retain` leaves them out. On an error, also one that comes out of
     /// `changes`, nothing is changed. A stamp not above the former one, or of another log, is `Invalid`.
     fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()>;

@@ -1,9 +1,8 @@
 //! `lakelog apply`: a stream of transactions, one a line, each answered when it is durable or has failed.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::types::{Error, ErrorKind, Position, Result};
 use super::command::Shell;
 use super::context::ContextArgs;
 use super::drive::{Numbered, drive};
+use super::input::Input;
 use super::lines::{LINE_BYTES_MAX, Line, next_line, parse};
 use super::output::Ended;
 use super::write;
@@ -51,7 +51,7 @@ struct Refused {
 
 /// Ends `Partly` when lines failed; with `--exit-on-error`, as that line.
 pub async fn run(args: ApplyArgs, shell: &mut Shell) -> Result<Ended> {
-    let input = open(&args.file)?;
+    let input = BufReader::new(Input::open(&args.file)?);
     let (actor, reason) = (args.context.actor(), args.context.reason);
     let outcome = shell
         .with_store(async |store, shell| {
@@ -83,19 +83,8 @@ fn respond((line, result): Numbered<Position>, shell: &mut Shell) -> Result<()> 
     .map_err(|error| Error::new(error.kind(), error.report()))
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead + Send>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    let file = File::open(path).map_err(|error| {
-        let kind = if error.kind() == io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Unavailable };
-        Error::new(kind, format!("cannot open the file, path=`{}`", path.display())).with_source(error)
-    })?;
-    Ok(Box::new(BufReader::new(file)))
-}
-
 /// Reads and parses on a thread of its own: input blocks, and a thread that blocks on it does not keep the process.
-fn read_lines(mut input: Box<dyn BufRead + Send>, ahead: NonZeroUsize) -> mpsc::Receiver<Numbered<Line>> {
+fn read_lines(mut input: impl BufRead + Send + 'static, ahead: NonZeroUsize) -> mpsc::Receiver<Numbered<Line>> {
     let (sender, receiver) = mpsc::channel(ahead.get().min(LINES_AHEAD_MAX));
     std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -127,7 +116,7 @@ mod tests {
     #[test]
     fn lines_are_numbered_and_bad_ones_do_not_end_the_stream() {
         let input = b"{\"ops\":[]}\nnonsense\n\n{\"ops\":[]}";
-        let mut lines = read_lines(Box::new(&input[..]), NonZeroUsize::MIN);
+        let mut lines = read_lines(&input[..], NonZeroUsize::MIN);
         let mut seen = Vec::new();
         while let Some((number, line)) = lines.blocking_recv() {
             seen.push((number, line.map_err(|error| error.kind()).is_ok()));

@@ -12,7 +12,10 @@ use crate::store::Store;
 use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
-use super::{apply, bench, checkpoint, delete, delete_range, get, init, log, scan, set, show, tail};
+use super::{
+    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, repair, scan, set, show, stats,
+    tail, verify,
+};
 
 /// An embeddable, event-sourced, log-structured metadata store.
 #[derive(Debug, Parser)]
@@ -53,6 +56,8 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Init(init::InitArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Get(get::GetArgs),
     Scan(scan::ScanArgs),
     Set(set::SetArgs),
@@ -62,7 +67,10 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    Verify(verify::VerifyArgs),
+    Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Stats(stats::StatsArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -136,6 +144,8 @@ impl Verb {
     async fn run(self, shell: &mut Shell) -> Result<Ended> {
         match self {
             Verb::Init(args) => init::run(args, shell).await,
+            Verb::Import(args) => import::run(args, shell).await,
+            Verb::Export(args) => export::run(args, shell).await,
             Verb::Get(args) => get::run(args, shell).await,
             Verb::Scan(args) => scan::run(args, shell).await,
             Verb::Set(args) => set::run(args, shell).await,
@@ -145,7 +155,10 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::Verify(args) => verify::run(args, shell).await,
+            Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
+            Verb::Stats(args) => stats::run(args, shell).await,
             Verb::Bench(args) => bench::run(args, shell).await,
         }
     }
@@ -200,6 +213,9 @@ mod tests {
             "lakelog init",
             "lakelog --json --hex --store x init",
             "lakelog init --json --store x",
+            "lakelog import - --overwrite --dry-run --actor a --reason r",
+            "lakelog export --format kv-dump -o x --internal",
+            "lakelog export --format ndjson",
             "lakelog get p k",
             "lakelog scan p --prefix a --from b --limit 1",
             "lakelog set p k - --if-absent --actor a --reason r --request-id i",
@@ -212,7 +228,10 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog verify",
+            "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
+            "lakelog stats --json",
             "lakelog bench --quick --only set-64 --dir d --check f",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");

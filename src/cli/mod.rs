@@ -1,7 +1,7 @@
 //! The command line: one file a verb, each with its `Args` and `run`.
 //!
 //! Owns parsing of arguments, the form of answers, exit codes, progress. Decides nothing that an embedder could
-//! not decide: verbs call the store, the log's files or a migration and print what they get. Scripts hang on names, JSON
+//! not decide: verbs call the store, the log's files, a migration or diagnostics and print what they get. Scripts hang on names, JSON
 //! members and exit codes; text for people may change.
 
 mod apply;
@@ -12,20 +12,26 @@ mod context;
 mod delete;
 mod delete_range;
 mod drive;
+mod export;
 mod get;
+mod import;
 mod init;
+mod input;
 mod lines;
 mod log;
 mod operations;
 mod output;
-pub mod progress;
+mod progress;
 mod reading;
+mod repair;
 mod scan;
 mod set;
 mod show;
+mod stats;
 mod tail;
-pub mod text;
+mod text;
 mod transactions;
+mod verify;
 mod write;
 
 pub use command::main;

@@ -72,9 +72,50 @@ impl Output {
         self.sink.write_all(bytes).map_err(closed)
     }
 
+    /// For who writes by himself what is not an answer.
+    pub fn sink(&mut self) -> Sink<'_> {
+        Sink { sink: self.sink.as_mut(), failure: None }
+    }
+
     /// Hands everything written on to whoever reads it.
     pub fn flush(&mut self) -> Result<()> {
         self.sink.flush().map_err(closed)
+    }
+}
+
+/// The sink of an [`Output`] as a writer; keeps what failed, for errors lose where they came from on the way.
+pub struct Sink<'a> {
+    sink: &'a mut (dyn Write + Send),
+    failure: Option<io::Error>,
+}
+
+impl Sink<'_> {
+    /// The failure of standard output, if there was one.
+    pub fn failure(self) -> Option<Error> {
+        self.failure.map(closed)
+    }
+
+    fn keep<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        done.map_err(|error| {
+            let kind = error.kind();
+            // Whoever writes tries again after an interruption.
+            if kind != io::ErrorKind::Interrupted {
+                self.failure.get_or_insert(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.sink.write(bytes);
+        self.keep(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.sink.flush();
+        self.keep(done)
     }
 }
 
@@ -143,6 +184,10 @@ mod tests {
         let write = |kind| Output::to(true, Box::new(Failing(kind))).json(&1).unwrap_err();
         assert!(reader_went_away(&write(io::ErrorKind::BrokenPipe)));
         assert!(!reader_went_away(&write(io::ErrorKind::StorageFull)));
+        let mut out = Output::to(true, Box::new(Failing(io::ErrorKind::BrokenPipe)));
+        let mut sink = out.sink();
+        assert!(sink.write(b"x").is_err());
+        assert!(reader_went_away(&sink.failure().unwrap()));
         let elsewhere = Error::new(ErrorKind::Unavailable, "x").with_source(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(!reader_went_away(&elsewhere));
     }

@@ -32,9 +32,9 @@ impl Progress {
         Progress { bar, begun: Instant::now(), shown: false, wanted: stderr().is_terminal() }
     }
 
-    /// Notes that `units` more are done.
-    pub fn add(&mut self, units: u64) {
-        self.bar.inc(units);
+    /// Notes that `units` are done in all.
+    pub fn reach(&mut self, units: u64) {
+        self.bar.set_position(units);
         if self.wanted && !self.shown && self.begun.elapsed() >= QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.shown = true;
@@ -57,12 +57,12 @@ mod tests {
         for total in [None, Some(10)] {
             let mut progress = Progress::new("testing", "bytes", total);
             progress.wanted = true;
-            progress.add(5);
+            progress.reach(5);
             assert!(!progress.shown);
             assert_eq!(progress.bar.position(), 5);
             progress.begun -= QUIET;
             progress.bar.set_draw_target(ProgressDrawTarget::hidden());
-            progress.add(1);
+            progress.reach(6);
             assert!(progress.shown);
         }
     }

@@ -1,1 +1,17 @@
-//! .
+//! Diagnostics: what is true of a store's files, whether it opens or not.
+//!
+//! Owns verification, repair and the figures of the files. Reads the log beside the process that writes it, without its
+//! lock; the base only when nobody has the store open, since it belongs to one process. Only
+//! [`RepairPlan::apply`] changes anything that a store would miss, and never a whole frame.
+
+mod base;
+mod repair;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod views;
+
+pub use repair::RepairPlan;
+pub use stats::FileStats;
+pub use verify::{Stage, VerifyProblem, VerifyReport, verify};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind};
+use super::format::{FRAME_HEADER_BYTES, FRAMES_AT, FrameHeader, FrameKind, SegmentHeader};
 use super::simulation::Machine;
 use super::tests::{draft, small};
 use super::*;
@@ -60,7 +60,8 @@ impl Machine {
     }
 
     fn verification(&self) -> Verification {
-        verify(&self.world.env(), &Machine::dir(), None, &mut |done, total| assert!(done <= total)).unwrap()
+        verify(&self.world.env(), &Machine::dir(), None, &mut |_| {}, &mut |done, total| assert!(done <= total))
+            .unwrap()
     }
 
     fn end_of_frames(&self) -> usize {
@@ -358,6 +359,125 @@ fn fault_22_forked_copies_do_not_mix() {
         let found = mixed.open_unknowing().and_then(|log| log.read(Position(1))?.collect::<Result<Vec<_>, _>>());
         assert!(matches!(found, Err(LogError::Corrupt { .. })) || !mixed.verification().problems.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn fault_22_a_segment_that_begins_below_a_promise_is_not_taken_over() {
+    let mut machine = built(1, 40, false);
+    let log = machine.open().unwrap();
+    machine.append(&log, &[40, 40]).unwrap();
+    // One copy dies here, so its recovery begins a segment at position 3; the other one acknowledges 3 and 4.
+    let mut dead = machine.fork(1);
+    machine.sync(&log).unwrap();
+    drop(log);
+    machine.world.fs.kill();
+    dead.world.fs.kill();
+    let log = dead.open().unwrap();
+    dead.append(&log, &[50, 50]).unwrap();
+    dead.sync(&log).unwrap();
+    machine.world.fs.plant(&segment(2), dead.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(machine.corrupt(), (segment(2), Position(3), Position(4)));
+}
+
+#[test]
+fn fault_22_an_older_copy_of_a_segment_before_a_newer_one() {
+    let (old, new) = (built(2, 1500, false), built(50, 1500, false));
+    let first = SegmentHeader::decode(&new.world.fs.content(&segment(2)).unwrap()[..FRAMES_AT as usize]).unwrap().first;
+    old.world.fs.plant(&segment(2), new.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(old.corrupt(), (segment(2), Position(5), first.previous()));
+}
+
+#[test]
+fn fault_22_a_leftover_that_contradicts_is_not_made_anew() {
+    let machine = built(1, 40, false);
+    let mut copies = [machine.fork(1), machine.fork(2)];
+    for (copy, sizes) in copies.iter_mut().zip([&[40, 40][..], &[50]]) {
+        let log = copy.open().unwrap();
+        copy.append(&log, sizes).unwrap();
+        drop(log);
+        copy.world.fs.kill();
+    }
+    let [one, two] = copies;
+    // Its recovery writes transaction 3 into a fresh segment, and nothing more.
+    drop(two.open().unwrap());
+    one.world.fs.plant(&segment(2), two.world.fs.content(&segment(2)).unwrap());
+    assert_eq!(one.corrupt(), (segment(2), Position(3), Position(3)));
+}
+
+#[test]
+fn fault_22_an_empty_segment_that_does_not_follow_is_left_alone() {
+    let machine = built(3, 40, false);
+    let header = SegmentHeader::decode(&machine.world.fs.content(&segment(1)).unwrap()[..FRAMES_AT as usize]).unwrap();
+    let foreign = SegmentHeader { sequence: 2, first: Position(7), chain_before: Hash([7; 32]), ..header };
+    let mut content = foreign.encode();
+    content.resize(64 << 10, 0);
+    machine.world.fs.plant(&segment(2), content);
+    assert_eq!(machine.corrupt(), (segment(2), Position(7), Position(7)));
+}
+
+#[test]
+fn fault_04_what_an_interrupted_recovery_left_is_replaced_even_when_a_stamp_made_it_needless() {
+    let mut machine = built(1, 40, false);
+    let log = machine.open().unwrap();
+    machine.append(&log, &[40, 40]).unwrap();
+    machine.sync(&log).unwrap();
+    drop(log);
+    // The mark was not synced, so the log alone does not promise what the stamp does.
+    machine.world.fs.crash(Keep::Nothing);
+    let interrupted = (0..).map(|step| {
+        let copy = machine.fork(step);
+        copy.world.fs.crash_at(step);
+        drop(copy.open_unknowing());
+        copy.world.fs.kill();
+        copy
+    });
+    let mut interrupted = interrupted.skip_while(|copy| copy.world.fs.content(&segment(2)).is_none());
+    let mut copy = interrupted.next().unwrap();
+    assert_eq!(copy.open().unwrap().segments().len(), 2);
+    copy.check();
+}
+
+#[test]
+fn fault_11_a_manifest_that_failed_to_sync_is_written_again_before_the_other_slot() {
+    for seed in 0..6 {
+        let mut machine = Machine::new(seed);
+        let log = machine.create().unwrap();
+        // So many segments that a manifest is larger than a sector, and can tear.
+        for _ in 0..8 {
+            machine.append(&log, &[40_000]).unwrap();
+            machine.sync(&log).unwrap();
+        }
+        machine.world.fs.inject(Fault::on(Operation::Sync).path("manifest"));
+        assert_eq!(machine.append(&log, &[40_000]).unwrap_err().kind(), ErrorKind::Unknown);
+        drop(log);
+        machine.world.fs.kill();
+        for step in 0..24 {
+            let mut copy = machine.fork(step);
+            copy.world.fs.crash_at(step);
+            if let Ok(log) = copy.open() {
+                while copy.append(&log, &[40_000]).is_ok() && copy.sync(&log).is_ok() {}
+            }
+            copy.world.fs.crash(Keep::Random);
+            copy.check();
+        }
+    }
+}
+
+#[test]
+fn fault_06_bytes_changed_together_with_their_checksum_break_the_chain() {
+    let machine = built(3, 40, true);
+    let at = FRAMES_AT as usize + 2 * super::format::frame_bytes(16 + 40) as usize;
+    machine.damage(&segment(1), |content| {
+        content[at + 120] ^= 1;
+        let end = at + FrameHeader::parse(&content[at..]).unwrap().frame_bytes() as usize;
+        let crc = crc32fast::hash(&content[at + 8..end]);
+        content[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(machine.corrupt(), (segment(1), Position(3), Position(6)));
+    let problems = machine.verification().problems;
+    assert_eq!((problems.len(), problems[0].first, problems[0].last), (1, Position(3), Position(3)));
+    let files = LogFiles::open(&machine.world.env(), &Machine::dir()).unwrap();
+    assert_eq!(files.frames(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 2);
 }
 
 #[test]

@@ -125,6 +125,13 @@ impl LogFiles {
         self.seen.lock().manifest.segments.clone()
     }
 
+    /// Bytes of the segments up to the last transaction, as of the last refresh; preallocated room not counted.
+    pub fn bytes(&self) -> u64 {
+        let seen = self.seen.lock();
+        let sealed: u64 = seen.manifest.segments.iter().rev().skip(1).map(|entry| entry.end).sum();
+        sealed + seen.next_at
+    }
+
     /// Transactions from `from` to the promised position.
     ///
     /// Errors: `BelowFloor`, `AboveHead`; `Corrupt` from the iterator.

@@ -45,10 +45,11 @@ impl FileLog {
         Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
     }
 
-    /// Everything that can fail for want of room, before anything is written.
-    pub(super) fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
+    /// Everything that can fail for want of room, before anything is written. `ready` stays locked until the spare has
+    /// its segment's name: until then a second one would be made of the same file.
+    fn take_spare(&self, ready: &mut Option<Spare>, needed: u64) -> Result<Spare, LogError> {
         match ready.take() {
-            Some(ready) if ready.size() >= needed => Ok(ready),
+            Some(spare) if spare.size() >= needed => Ok(spare),
             // A ready one that is too small is made larger: it is the same file.
             _ => self.allocate(needed.max(self.settings.segment_bytes)),
         }
@@ -64,9 +65,10 @@ impl FileLog {
         &self,
         writer: &mut Writer,
         ready: &mut Option<Spare>,
-        spare: Spare,
+        needed: u64,
         head: Head,
     ) -> Result<(), LogError> {
+        let spare = self.take_spare(ready, needed)?;
         let fs = self.env.fs.as_ref();
         let synced = self.view.lock().synced;
         let before = self.view.lock().manifest.clone();

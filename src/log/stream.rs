@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind, SegmentHeader};
-use super::manifest::{Manifest, SegmentEntry};
+use super::manifest::{self, Manifest, SegmentEntry};
 use super::segment::{self, SegmentId, corrupt};
 use super::window::{SegmentReader, Slot};
 use super::{Frame, Head, LogError};
@@ -98,6 +98,14 @@ impl Source {
             return Err(damaged("the segment file was cut short"));
         }
         Ok((file, header))
+    }
+}
+
+impl Source {
+    /// A segment that is gone may have been trimmed since the reader began.
+    fn trimmed(&self, position: Position) -> Option<LogError> {
+        let floor = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest.floor.position;
+        (position <= floor).then_some(LogError::BelowFloor { position, floor })
     }
 }
 
@@ -198,7 +206,8 @@ impl FrameStream {
         let entry = &segments[index];
         let before = self.manifest.before(index);
         let last = if index + 1 < segments.len() { entry.last } else { self.to };
-        let (file, _) = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last)?;
+        let opened = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last);
+        let (file, _) = opened.map_err(|error| self.source.trimmed(position).unwrap_or(error))?;
         let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
         let milestone = match self.check {
             Check::Order => self.source.milestones.before(entry.id, position),

@@ -158,7 +158,30 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn filling_a_spare_meanwhile_leaves_the_segment_that_begins_alone() {
+fn fault_30_a_reader_that_trim_overtakes_is_told_the_floor() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let mut position = Position::ZERO;
+    for time in 0..100 {
+        position = log.append(position, &[draft(time, &[1; 3000])]).unwrap().position;
+    }
+    log.sync().unwrap();
+    let files = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    let mut beside = files.frames(Position(1), Check::Order).unwrap();
+    let mut within = log.read(Position(1)).unwrap();
+    assert!(beside.next().unwrap().is_ok() && within.next().unwrap().is_ok());
+    let floor = log.trim(Position(90)).unwrap();
+    // What is open is read to its end.
+    for error in [beside.find_map(Result::err).unwrap(), within.find_map(Result::err).unwrap()] {
+        assert!(matches!(error, LogError::BelowFloor { floor: at, .. } if at == floor), "{error}");
+    }
+    files.refresh().unwrap();
+    assert_eq!(files.floor().position, floor);
+    assert_eq!(files.frames(floor.next(), Check::Chain).unwrap().filter_map(Result::ok).count() as u64, 100 - floor.0);
+}
+
+#[test]
+fn a_spare_prepared_at_any_moment_harms_no_rotation() {
     let disk = OnDisk::new();
     let log = disk.create();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -168,15 +191,14 @@ fn filling_a_spare_meanwhile_leaves_the_segment_that_begins_alone() {
                 log.prepare_spare().unwrap();
             }
         });
-        for position in 0..60 {
-            let appended = log.append(Position(position), &[draft(1, &[1; 40 << 10])]);
-            let appended = appended.and_then(|_| log.sync());
-            if position == 59 || appended.is_err() {
-                done.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            appended.unwrap();
+        let mut position = Position::ZERO;
+        for time in 0..60 {
+            position = log.append(position, &[draft(time, &[1; 40_000])]).unwrap().position;
         }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        log.sync().unwrap();
     });
-    let frames = log.read_checked(Position(1), Check::Chain).unwrap();
-    assert_eq!(payloads(frames).len(), 60);
+    assert_eq!(log.read_checked(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 60);
+    let found = verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
 }

@@ -10,8 +10,8 @@ use super::manifest::{self, Loaded, SegmentEntry};
 use super::recovery::{self, Problem};
 use super::segment::{SegmentId, corrupt};
 use super::stream::Source;
-use super::window::{SegmentReader, Slot};
-use super::{Head, LogError};
+use super::window::{RawFrame, SegmentReader, Slot};
+use super::{Frame, Head, LogError};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position};
 
@@ -32,8 +32,9 @@ pub struct Verification {
     pub problems: Vec<Problem>,
 }
 
-/// Verifies the log in `dir`. `known` is a log id and position that derived state was stamped with; `progress` is called with
-/// bytes done and bytes in total.
+/// Verifies the log in `dir`. `known` is a log id and position that derived state was stamped with; `found` is
+/// handed every whole transaction in order, those behind damage too; `progress` is called with bytes done and bytes
+/// in total.
 ///
 /// Damage is in the result. Errors: `NotFound`, `NewerFormat`, `Io`, `Corrupt` when no manifest is left to verify
 /// against.
@@ -41,12 +42,13 @@ pub fn verify(
     env: &Env,
     dir: &Path,
     known: Option<(LogId, Position)>,
+    found: &mut dyn FnMut(Frame),
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Verification, LogError> {
     let loaded = settled(env, dir)?;
     let manifest = &loaded.manifest;
     let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
-    let mut walk = Walk { head: manifest.floor, sound: 0, problems: Vec::new(), done: 0, total: 0, progress };
+    let mut walk = Walk { head: manifest.floor, sound: 0, problems: Vec::new(), done: 0, total: 0, found, progress };
     let promise =
         manifest.promise.max(known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, at)| at));
     walk.total = manifest.segments.iter().map(|entry| entry.end).sum();
@@ -113,6 +115,7 @@ struct Walk<'a> {
     problems: Vec<Problem>,
     done: u64,
     total: u64,
+    found: &'a mut dyn FnMut(Frame),
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
@@ -130,11 +133,13 @@ impl Walk<'_> {
             let expected = self.head.position.next();
             let why = match reader.slot(offset) {
                 Ok(Slot::Frame(frame)) => {
-                    let (end, header) = (frame.header.end(), frame.header);
-                    if header.kind == FrameKind::Transaction && frame.into_frame().follows(&self.head) {
-                        self.head = Head { position: header.position, time: header.time, chain: header.chain };
+                    let (end, kind, head) = (frame.header.end(), frame.header.kind, frame.head());
+                    let frame = frame.into_frame();
+                    if kind == FrameKind::Transaction && frame.follows(&self.head) {
+                        self.head = head;
                         self.sound += 1;
                         offset = end;
+                        (self.found)(frame);
                         if offset >= reported + PROGRESS_BYTES {
                             reported = offset;
                             (self.progress)(self.done + offset, self.total.max(self.done + offset));
@@ -148,15 +153,11 @@ impl Walk<'_> {
                 Err(error) => return Err(error),
             };
             let (damaged_at, resume) = (offset, self.resume(reader, offset, expected, last));
-            let up_to = match &resume {
-                Some((frame, _)) => frame.position.previous(),
-                None => last,
-            };
+            let up_to = resume.as_ref().map_or(last, |frame| frame.header.position.previous());
             self.report(reader, damaged_at, expected, up_to, &why);
-            match resume {
-                Some((head, end)) => (self.head, offset) = (head, end),
-                None => break,
-            }
+            let Some(frame) = resume else { break };
+            (self.head, offset) = (frame.head(), frame.header.end());
+            (self.found)(frame.into_frame());
         }
         if let Some(entry) = sealed
             && self.head.position == last
@@ -170,13 +171,7 @@ impl Walk<'_> {
     }
 
     /// The next whole transaction behind damage; what cannot be read is passed over.
-    fn resume(
-        &self,
-        reader: &mut SegmentReader,
-        offset: u64,
-        expected: Position,
-        last: Position,
-    ) -> Option<(Head, u64)> {
+    fn resume(&self, reader: &mut SegmentReader, offset: u64, expected: Position, last: Position) -> Option<RawFrame> {
         const BLOCK_BYTES: u64 = 4096;
         const STRIDE_BYTES: u64 = 64 * BLOCK_BYTES;
         let mut from = offset + super::format::ALIGNMENT;
@@ -186,7 +181,7 @@ impl Walk<'_> {
                 Ok(Some(frame)) => {
                     let header = frame.header;
                     if header.kind == FrameKind::Transaction && (expected..=last).contains(&header.position) {
-                        return Some((frame.head(), header.end()));
+                        return Some(frame);
                     }
                     header.end()
                 }

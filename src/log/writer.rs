@@ -318,11 +318,8 @@ impl Log for FileLog {
         let Some(first) = batch.first() else { return Ok(head) };
         let mut promise = synced.position;
         if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            // Held until the file has its segment's name: whoever fills a spare meanwhile would fill this one.
             let mut ready = self.spare.lock();
-            let spare = self.take_spare(&mut ready, FRAMES_AT + bytes + SEAL_BYTES)?;
-            self.rotate(&mut writer, &mut ready, spare, head)?;
-            drop(ready);
+            self.rotate(&mut writer, &mut ready, FRAMES_AT + bytes + SEAL_BYTES, head)?;
             promise = head.position;
         }
         let mut buffer = std::mem::take(&mut writer.buffer);

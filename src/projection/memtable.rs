@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::ranges::RangeTombstones;
 use super::write_set::{Write, WriteSet};
@@ -21,6 +21,9 @@ use crate::types::{Key, Position, Slice};
 const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// What a further version of a key costs beside its bytes.
 const VERSION_OVERHEAD_BYTES: usize = 48;
+
+/// Writes inserted under one lock.
+const LOCKED_WRITES_MAX: usize = 256;
 
 /// Every write above a position, in order of keys.
 #[derive(Debug)]
@@ -123,15 +126,19 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Inserts a transaction's writes at its position.
+    /// Inserts a transaction's writes at its position. A large one takes the lock several times, so readers
+    /// get their turn; nobody reads at its position yet.
     pub fn insert(&self, position: Position, set: &WriteSet) {
-        let mut map = self.map.write();
         let mut bytes = 0;
+        let mut map = self.map.write();
         for range in &set.ranges {
             bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
             map.ranges.insert(range, position);
         }
-        for write in &set.writes {
+        for (number, write) in set.writes.iter().enumerate() {
+            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                RwLockWriteGuard::bump(&mut map);
+            }
             bytes += insert_write(&mut map.entries, position, write);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

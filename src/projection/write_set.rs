@@ -36,11 +36,7 @@ impl WriteSet {
     /// Whether a write of this set changes what a read of `from <= key < to` saw (`to` empty: no end).
     pub fn meets_range(&self, from: &[u8], to: &[u8]) -> bool {
         let inside = |key: &[u8]| key >= from && (to.is_empty() || key < to);
-        self.writes.iter().any(|write| inside(&write.key))
-            || self.ranges.iter().any(|range| {
-                let end = range.end();
-                (to.is_empty() || range.prefix() < to) && (end.is_empty() || &end[..] > from)
-            })
+        self.writes.iter().any(|write| inside(&write.key)) || self.ranges.iter().any(|range| range.meets(from, to))
     }
 
     /// Adds a write.

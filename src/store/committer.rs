@@ -6,17 +6,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::{Shared, closed};
 use super::lane::Lanes;
-use super::prepare::SharedWriteSet;
 use super::recent::Recent;
 use super::settings::Durability;
 use super::submission::{Command, Refusal, Submission};
 use crate::log::{Draft, LogError};
-use crate::projection::{Found, Layers, project_request};
+use crate::projection::{Found, Layers, Write, WriteSet, project_request};
 use crate::types::{Error, Limits, Position, Timestamp};
 
 /// Transactions in one batch at most.
@@ -42,7 +41,7 @@ pub(crate) struct Committer {
 #[derive(Default)]
 struct Batch {
     drafts: Vec<Draft>,
-    accepted: Vec<(SharedWriteSet, oneshot::Sender<Result<Position, Refusal>>)>,
+    accepted: Vec<(WriteSet, oneshot::Sender<Result<Position, Refusal>>)>,
     // Room in the queue is given back when the batch is done.
     rooms: Vec<Option<tokio::sync::OwnedSemaphorePermit>>,
     bytes: usize,
@@ -70,6 +69,12 @@ impl Committer {
         let mut commands = Vec::new();
         while !self.closed && self.queue.blocking_recv_many(&mut commands, BATCH_TRANSACTIONS_MAX) > 0 {
             self.step(&mut commands);
+            // Every handle is gone and the queue had no room to say so: what waits is answered, then
+            // the thread ends and lets go of the log.
+            let abandoned = self.shared.closing.load(Ordering::Acquire) && self.queue.is_empty();
+            if abandoned && let Err(error) = self.end() {
+                tracing::error!(error = %error.report(), "the last sync failed");
+            }
         }
     }
 
@@ -134,14 +139,19 @@ impl Committer {
                 self.sync_when_due();
             }
             Command::Close(reply) => {
-                self.closed = true;
-                self.queue.close();
-                for submission in self.lanes.take_all() {
-                    refuse(submission.reply, Refusal::Failed(closed()));
-                }
-                let _ = reply.send(self.sync().map(|_| ()));
+                let _ = reply.send(self.end());
             }
         }
+    }
+
+    /// Takes nothing more, and syncs.
+    fn end(&mut self) -> Result<(), Error> {
+        self.closed = true;
+        self.queue.close();
+        for submission in self.lanes.take_all() {
+            refuse(submission.reply, Refusal::Failed(closed()));
+        }
+        self.sync().map(|_| ())
     }
 
     /// Validates one transaction and puts it into the batch, or answers it.
@@ -169,16 +179,16 @@ impl Committer {
         self.last_time = self.last_time.max(self.shared.env.clock.now());
         let position = Position(self.head.0 + batch.drafts.len() as u64).next();
         let mut set = prepared.set;
-        for (key, old) in prepared.indexed.iter().zip(&old_values) {
-            let new = set.writes.iter().find(|write| write.key == *key).and_then(|write| write.value.clone());
+        for (&at, old) in prepared.indexed.iter().zip(&old_values) {
+            let Some(Write { key, value: new }) = set.writes.get(at).cloned() else { continue };
             // A newer value among the recent writes replaces what the caller read.
-            let recent = layers.recent(key, Position::MAX);
+            let recent = layers.recent(&key, Position::MAX);
             let old = match &recent {
                 Found::Value(_, value) => Some(&value[..]),
                 Found::Deleted(_) => None,
                 Found::Nothing => old.as_deref(),
             };
-            self.shared.indexes.project(key, old, new.as_deref(), &mut set);
+            self.shared.indexes.project(&key, old, new.as_deref(), &mut set);
         }
         if let Some(request) = &prepared.request {
             project_request(self.last_time, request, &mut set);
@@ -186,8 +196,7 @@ impl Committer {
         // Unseen until published: every version carries its position. Later transactions of this
         // batch are validated against it.
         layers.active().insert(position, &set);
-        let set = Arc::new(set);
-        self.recent.push(position, set.clone());
+        self.recent.push(position, &set);
         batch.bytes += prepared.payload.len();
         batch.drafts.push(Draft {
             time: self.last_time,
@@ -224,7 +233,6 @@ impl Committer {
         let _entered = span.enter();
         let first = self.head.next();
         let last = Position(self.head.0 + drafts.len() as u64);
-        histogram!("lakelog_batch_transactions").record(drafts.len() as f64);
         let appended = match self.shared.log.append(self.head, &drafts) {
             Ok(_) => self.settle(last),
             Err(error) => Err(error),
@@ -280,7 +288,7 @@ impl Committer {
     }
 
     /// Takes back from the memtable what was not appended: the positions will be used again.
-    fn retract(&mut self, accepted: &[(SharedWriteSet, oneshot::Sender<Result<Position, Refusal>>)]) {
+    fn retract(&mut self, accepted: &[(WriteSet, oneshot::Sender<Result<Position, Refusal>>)]) {
         let layers = self.shared.view.layers();
         for (set, _) in accepted {
             layers.active().retract(self.head, set);

@@ -245,8 +245,8 @@ impl Store {
 
     async fn submit(&self, attempt: Attempt, prepared: Prepared, lane: Option<LaneId>) -> Result<Position, Refusal> {
         let mut old_values = Vec::with_capacity(prepared.indexed.len());
-        for key in &prepared.indexed {
-            let old = self.shared.view.get(key, attempt.read_at).await;
+        for write in prepared.indexed_writes() {
+            let old = self.shared.view.get(&write.key, attempt.read_at).await;
             let old = old.map_err(|error| Refusal::Failed(Error::from(error)))?;
             old_values.push(old.map(|(_, value)| value));
         }

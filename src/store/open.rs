@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -16,18 +16,17 @@ use super::committer::Committer;
 use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
+use super::replay::apply;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
-use crate::env::Fs;
-use crate::event::Transaction;
-use crate::log::{DirLock, FileLog, Frame, Log, LogError, LogSettings};
-use crate::projection::{Found, Pins, View, project_events, project_request};
+use crate::env::{Env, Fs};
+use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
+use crate::projection::{Pins, View};
 use crate::types::{Error, ErrorKind, Position, Result, Stamp};
 
 /// The log's directory in the store's.
 pub(crate) const LOG_DIR: &str = "log";
 /// The base's directory in the store's.
-#[cfg(feature = "sled")]
 pub(crate) const BASE_DIR: &str = "base";
 /// The lock file in the store's directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
@@ -161,15 +160,20 @@ fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
     default_base(builder)
 }
 
-#[cfg(feature = "sled")]
 fn default_base(builder: &Builder) -> Result<Arc<dyn Backend>> {
-    use crate::backends::{SledBackend, SledSettings};
-    let settings = SledSettings { cache_bytes: builder.settings.cache_bytes };
-    Ok(Arc::new(SledBackend::open(builder.env.clone(), &builder.dir.join(BASE_DIR), settings)?))
+    base_in(&builder.env, &builder.dir.join(BASE_DIR), builder.settings.cache_bytes)
 }
 
+/// A base in a directory, which is made when absent; in memory without an embedded one.
+#[cfg(feature = "sled")]
+pub(crate) fn base_in(env: &Env, dir: &Path, cache_bytes: u64) -> Result<Arc<dyn Backend>> {
+    use crate::backends::{SledBackend, SledSettings};
+    Ok(Arc::new(SledBackend::open(env.clone(), dir, SledSettings { cache_bytes })?))
+}
+
+/// A base in a directory, which is made when absent; in memory without an embedded one.
 #[cfg(not(feature = "sled"))]
-fn default_base(_builder: &Builder) -> Result<Arc<dyn Backend>> {
+pub(crate) fn base_in(_env: &Env, _dir: &Path, _cache_bytes: u64) -> Result<Arc<dyn Backend>> {
     Ok(Arc::new(crate::backends::MemoryBackend::new()))
 }
 
@@ -206,45 +210,14 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
     for frame in shared.log.read(from.next())? {
         let frame = frame?;
         let position = frame.position;
-        apply(shared, frame).await?;
+        shared.log_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
+        apply(&shared.view, &shared.indexes, frame).await?;
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
+            shared.log_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
             write_frozen(shared, position).await?;
         }
     }
-    Ok(())
-}
-
-/// Applies one transaction to the memtable, exactly as the committer would have.
-async fn apply(shared: &Shared, frame: Frame) -> Result<()> {
-    let Frame { position, time, payload, .. } = frame;
-    shared.log_bytes.fetch_add(payload.len() as u64, std::sync::atomic::Ordering::Relaxed);
-    let transaction = Transaction::decode(payload).map_err(|error| {
-        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
-        Error::new(ErrorKind::Corrupt, message).with_source(error)
-    })?;
-    if let Some(event) = transaction.unsupported() {
-        let message = format!(
-            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
-            event.kind,
-            event.minimum_reader_version()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
-    let mut set = project_events(&transaction.events);
-    let covered: Vec<_> = set.writes.iter().filter(|write| shared.indexes.covers(&write.key)).cloned().collect();
-    for write in covered {
-        let old = match shared.view.layers().recent(&write.key, Position::MAX) {
-            Found::Value(_, value) => Some(value),
-            Found::Deleted(_) => None,
-            Found::Nothing => shared.view.latest(&write.key).await?.map(|(_, value)| value),
-        };
-        shared.indexes.project(&write.key, old.as_deref(), write.value.as_deref(), &mut set);
-    }
-    if let Some(request) = &transaction.request {
-        project_request(time, request, &mut set);
-    }
-    shared.view.layers().active().insert(position, &set);
     Ok(())
 }

@@ -3,15 +3,13 @@
 //! Everything that does not depend on a transaction's place is done here, on the caller's thread, so
 //! that the one committer thread does as little as possible.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::context::Context;
 use super::engine::Shared;
 use crate::event::{Event, Request, Transaction};
-use crate::projection::{OWN_PARTITIONS, WriteSet, project_events};
-use crate::types::{Digest, Error, ErrorKind, Key, Limits, Result, Salt};
+use crate::projection::{OWN_PARTITIONS, Write, WriteSet, project_events};
+use crate::types::{Digest, Error, ErrorKind, Limits, Result, Salt};
 
 /// A transaction with everything but its place in the log.
 #[derive(Clone, Debug)]
@@ -20,8 +18,8 @@ pub(crate) struct Prepared {
     pub salt: Salt,
     pub digest: Digest,
     pub set: WriteSet,
-    /// Keys of `set` that an index covers.
-    pub indexed: Vec<Key>,
+    /// Which writes of `set` an index covers.
+    pub indexed: Vec<usize>,
     pub request: Option<Request>,
 }
 
@@ -45,9 +43,14 @@ impl Prepared {
         let mut salt = Salt::default();
         shared.env.entropy.fill(&mut salt.0);
         let digest = Digest::of(&salt, &payload);
-        let covered = set.writes.iter().map(|write| &write.key).filter(|key| shared.indexes.covers(key));
-        let indexed = covered.cloned().collect();
+        let covered = set.writes.iter().enumerate().filter(|(_, write)| shared.indexes.covers(&write.key));
+        let indexed = covered.map(|(at, _)| at).collect();
         Ok(Prepared { payload, salt, digest, set, indexed, request: transaction.request })
+    }
+
+    /// The writes that an index covers.
+    pub fn indexed_writes(&self) -> impl Iterator<Item = &Write> {
+        self.indexed.iter().filter_map(|&at| self.set.writes.get(at))
     }
 
     /// What the transaction takes of the queue's room, in bytes.
@@ -56,9 +59,6 @@ impl Prepared {
         2 * self.payload.len() + 512
     }
 }
-
-/// The write set of a prepared transaction once the committer has completed it.
-pub(crate) type SharedWriteSet = Arc<WriteSet>;
 
 fn too_large(what: &str, found: usize, max: usize) -> Error {
     Error::new(ErrorKind::Invalid, format!("the transaction is too large, {what}=`{found}` limit=`{max}`"))

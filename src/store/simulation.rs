@@ -29,6 +29,9 @@ use crate::types::{Error, ErrorKind, Position, Result};
 
 const DIR: &str = "/store";
 
+/// What waits for an answer of the store.
+type Caller<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
 /// How the world goes on after the crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
@@ -63,7 +66,7 @@ impl Stepped {
     }
 
     /// Polls the callers in turn and steps the committer until all are answered.
-    pub fn drive<T>(&mut self, callers: Vec<Pin<Box<dyn Future<Output = T> + '_>>>) -> Vec<T> {
+    pub fn drive<T>(&mut self, callers: Vec<Caller<'_, T>>) -> Vec<T> {
         let mut callers: Vec<_> = callers.into_iter().map(Some).collect();
         let mut answers: Vec<Option<T>> = callers.iter().map(|_| None).collect();
         // Nothing ever gets to wait for its timer, but timers need a runtime to be made.
@@ -197,7 +200,7 @@ impl Run {
 
     /// A few callers at once, so batches form.
     fn group(&mut self, stepped: &mut Stepped) {
-        let mut callers: Vec<Pin<Box<dyn Future<Output = (String, Result<Committed<()>>)>>>> = Vec::new();
+        let mut callers: Vec<Caller<'_, (String, Result<Committed<()>>)>> = Vec::new();
         for _ in 0..self.random.random_range(1..5) {
             let actor = format!("t{}", self.fates.len());
             self.fates.insert(actor.clone(), Fate::Unknown);

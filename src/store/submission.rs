@@ -30,7 +30,7 @@ pub(crate) struct Submission {
     pub read_at: Position,
     /// What was read: only writes above `read_at` can invalidate it.
     pub reads: Reads,
-    /// Values at `read_at` of the keys of `prepared.indexed`, in the same order. No recorded reads.
+    /// Values at `read_at` of what `prepared.indexed` names, in the same order. No recorded reads.
     pub old_values: Vec<Option<Slice>>,
     pub prepared: Prepared,
     /// The lane that the caller holds.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backends::MemoryBackend;
-use crate::types::{Digest, ErrorKind, Position};
+use crate::projection::IndexEntry;
+use crate::types::{Digest, ErrorKind, Key, KeyRange, Position};
 
 struct World {
     dir: tempfile::TempDir,
@@ -206,4 +207,211 @@ async fn one_process_writes() {
     drop(store);
     assert_eq!(world.builder().create().await.unwrap_err().kind(), ErrorKind::Conflict);
     world.builder().open().await.unwrap();
+}
+
+/// Every entry of partition `p` by the first byte of its value.
+#[derive(Debug)]
+struct ByFirstByte;
+
+impl ByFirstByte {
+    const PARTITION: &'static [u8] = b"\0index/by-first-byte";
+}
+
+impl crate::projection::Index for ByFirstByte {
+    fn name(&self) -> &'static str {
+        "by-first-byte"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn covers(&self, key: &[u8]) -> bool {
+        KeyRange::new(b"p", b"").contains(key)
+    }
+
+    fn meets(&self, range: &KeyRange) -> bool {
+        let source = KeyRange::new(b"p", b"");
+        range.contains(source.prefix()) || source.contains(range.prefix())
+    }
+
+    fn entries(&self, key: &[u8], value: &[u8]) -> Vec<IndexEntry> {
+        let Some(first) = value.first() else { return Vec::new() };
+        let primary = &key[Key::key_start(key).unwrap()..];
+        let key = Key::new(Self::PARTITION, &[&[*first][..], primary].concat());
+        vec![IndexEntry { key, value: primary.to_vec() }]
+    }
+}
+
+async fn index(store: &Store) -> Vec<Vec<u8>> {
+    let entries = all(store).await.into_iter().filter(|(partition, ..)| partition == ByFirstByte::PARTITION);
+    entries.map(|(_, key, _)| key).collect()
+}
+
+#[tokio::test]
+async fn an_index_is_built_while_the_others_serve() {
+    for embedded in [false, true] {
+        let world = World::new();
+        let builder = || if embedded { world.embedded() } else { world.builder() };
+        let store = builder().create().await.unwrap();
+        for n in 0..60u8 {
+            store.write(me(), Batch::new().set(b"p", &[b'k', n], &[n % 7])).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", b"k", b"after the checkpoint")).await.unwrap();
+        store.close().await.unwrap();
+
+        // Killed before the build was saved: it starts again.
+        let with_index = || builder().with_index(Arc::new(ByFirstByte));
+        let store = with_index().open().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", &[b'k', 3], b"\x09 live").delete(b"p", &[b'k', 4])).await.unwrap();
+        store.close().await.unwrap();
+
+        let store = with_index().open().await.unwrap();
+        let mut tries = 0;
+        while crate::store::indexing::check_built(store.shared(), "by-first-byte").is_err() {
+            tries += 1;
+            assert!(tries < 500, "the index is never built");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let expected: Vec<Vec<u8>> = {
+            let entries = all(&store).await.into_iter().filter(|(partition, ..)| partition == b"p");
+            let mut keys: Vec<Vec<u8>> = entries.map(|(_, key, value)| [&value[..1], &key].concat()).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!((index(&store).await, expected.len()), (expected.clone(), 60));
+        store.close().await.unwrap();
+        // Now it is whole: no build at the next open, the same entries, and rebuilt from zero too.
+        let store = with_index().open().await.unwrap();
+        assert!(crate::store::indexing::check_built(store.shared(), "by-first-byte").is_ok());
+        assert_eq!(index(&store).await, expected);
+        store.close().await.unwrap();
+        let fresh = world.embedded().with_backend(Arc::new(MemoryBackend::new())).with_index(Arc::new(ByFirstByte));
+        let store = fresh.open().await.unwrap();
+        assert_eq!(index(&store).await, expected);
+        store.close().await.unwrap();
+        // A program without the index does not let it go stale: the base is rebuilt without it.
+        let store = builder().open().await.unwrap();
+        assert_eq!(index(&store).await, Vec::<Vec<u8>>::new());
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_that_was_read_has_no_phantoms() {
+    let world = World::new();
+    let store = world.open().await;
+    let tasks = (0..24u8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let enter = |tx: Tx| async move {
+                let there = tx.scan(ScanOptions::new(b"room").prefix(b"seat/")).await?;
+                if there.len() < 3 {
+                    tx.set(b"room", &[b"seat/"[..].to_vec(), vec![n]].concat(), b"taken")?;
+                }
+                Ok(there.len() < 3)
+            };
+            store.transact(me(), enter).await.unwrap().answer
+        })
+    });
+    let mut seated = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        seated += usize::from(task.await.unwrap());
+    }
+    assert_eq!((seated, all(&store).await.len()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_transaction_sees_its_own_writes_in_scans_of_any_length() {
+    let world = World::new();
+    let store = world.open().await;
+    for key in ["a", "b", "c", "d1", "d2", "e"] {
+        store.write(me(), Batch::new().set(b"p", key.as_bytes(), b"old")).await.unwrap();
+    }
+    for limit in 0..9 {
+        let look = move |tx: Tx| async move {
+            tx.set(b"p", b"d2", b"lost to the range delete")?;
+            tx.delete(b"p", b"b")?;
+            tx.delete_range(b"p", b"d").await?;
+            tx.set(b"p", b"bb", b"new")?;
+            tx.set(b"p", b"d3", b"new")?;
+            tx.set(b"p", b"f", b"new")?;
+            tx.delete(b"p", b"f")?;
+            assert_eq!(tx.get(b"p", b"d1").await?, None);
+            let found = tx.scan(ScanOptions::new(b"p").from(b"a").limit(limit)).await?;
+            Ok(found
+                .iter()
+                .map(|entry| String::from_utf8_lossy(&entry.key()).into_owned())
+                .collect::<Vec<_>>()
+                .join(" "))
+        };
+        let expected = ["a", "bb", "c", "d3", "e"];
+        let store = store.clone();
+        let answer = store.transact(me(), look).await.unwrap().answer;
+        assert_eq!(answer, expected[..limit.min(5)].join(" "));
+        // Back to what it was.
+        let again =
+            ["b", "d1", "d2"].iter().fold(Batch::new().delete(b"p", b"bb").delete(b"p", b"d3"), |batch, key| {
+                batch.set(b"p", key.as_bytes(), b"old")
+            });
+        store.write(me(), again).await.unwrap();
+    }
+}
+
+/// A slow transaction among fast ones that always write what it read: without its lane it would never end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_keeps_losing_gets_its_turn() {
+    let world = World::new();
+    let store = world.open().await;
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers = (0..4u8).map(|n| {
+        let (store, done) = (store.clone(), done.clone());
+        tokio::spawn(async move {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                store.write(me(), Batch::new().set(b"hot", &[n], b"x")).await.unwrap();
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let slow = |tx: Tx| async move {
+        let mut read = 0;
+        for _ in 0..20 {
+            read += tx.scan(ScanOptions::new(b"hot")).await?.len() as u64;
+            tokio::time::sleep(std::time::Duration::from_micros(500)).await;
+        }
+        tx.set(b"cold", b"sum", &read.encode())?;
+        Ok(read)
+    };
+    let won = tokio::time::timeout(std::time::Duration::from_secs(60), store.transact(me(), slow)).await;
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    won.expect("the lane lets it win").unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropping_every_handle_frees_the_directory() {
+    let world = World::new();
+    for n in 0..5u8 {
+        let store = world.embedded().open_or_create().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", &[n], b"v")).await.unwrap();
+        drop(store);
+        // Threads end by themselves; the next opener may have to wait a moment for the lock.
+        let mut tries = 0;
+        loop {
+            match world.embedded().open().await {
+                Ok(store) => {
+                    assert_eq!(all(&store).await.len(), usize::from(n) + 1);
+                    store.close().await.unwrap();
+                    break;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+            }
+            tries += 1;
+            assert!(tries < 500, "the lock is never freed");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
 }

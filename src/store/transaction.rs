@@ -1,6 +1,7 @@
 //! [`Tx`]: a transaction while it is being decided.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -142,16 +143,20 @@ impl Tx {
     pub async fn scan(&self, options: ScanOptions<'_>) -> Result<Vec<Entry>> {
         let (from, to) = options.encoded()?;
         let limit = options.limit.unwrap_or(usize::MAX);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let mut scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), &from, to.clone(), limit);
         let mut entries: Vec<Entry> = Vec::new();
         let mut exhausted = false;
         // Own writes may hide entries, so pages are read until enough is left of them.
-        while !exhausted && self.overlay(&entries, &from, &to, true).len() < limit {
-            let page = scanner.page().await?;
+        while !exhausted && entries.len() < limit {
+            let mut page = scanner.page().await?;
             exhausted = page.is_empty();
-            entries.extend(page);
+            self.hide(&mut page);
+            entries.append(&mut page);
         }
-        let mut seen = self.overlay(&entries, &from, &to, !exhausted);
+        let mut seen = self.overlay(entries, &from, &to, !exhausted);
         let cut = seen.len() > limit || !exhausted;
         seen.truncate(limit);
         let read_to = match seen.last().filter(|_| cut) {
@@ -163,33 +168,33 @@ impl Tx {
         Ok(seen)
     }
 
-    /// `entries` with the transaction's own writes applied; with `bounded` none beyond the last entry.
-    fn overlay(&self, entries: &[Entry], from: &[u8], to: &[u8], bounded: bool) -> Vec<Entry> {
+    /// Takes out what the transaction itself has deleted or replaced.
+    fn hide(&self, entries: &mut Vec<Entry>) {
         let state = self.state.lock();
-        let mut seen: BTreeMap<Slice, Entry> = entries
-            .iter()
-            .filter(|entry| !state.ranges.iter().any(|range| range.contains(&entry.encoded_key)))
-            .map(|entry| (entry.encoded_key.clone(), entry.clone()))
-            .collect();
+        entries.retain(|entry| {
+            let key = &entry.encoded_key[..];
+            !state.writes.contains_key(key) && !state.ranges.iter().any(|range| range.contains(key))
+        });
+    }
+
+    /// Adds the transaction's own entries; with `bounded` none beyond the last of the others.
+    fn overlay(&self, mut entries: Vec<Entry>, from: &[u8], to: &[u8], bounded: bool) -> Vec<Entry> {
         let last = entries.last().map(|entry| entry.encoded_key.clone());
-        for (key, (_, value)) in &state.writes {
+        let state = self.state.lock();
+        let ahead = state.writes.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+        let inside = ahead.take_while(|(key, _)| {
             let beyond = bounded && last.as_ref().is_none_or(|last| key[..] > last[..]);
-            if key[..] < *from || (!to.is_empty() && key[..] >= *to) || beyond {
-                continue;
-            }
+            !beyond && (to.is_empty() || key[..] < *to)
+        });
+        let before = entries.len();
+        entries.extend(inside.filter_map(|(key, (_, value))| {
             let encoded_key = Slice::from(key.clone());
-            match value {
-                Some(value) => {
-                    let entry =
-                        Entry { encoded_key: encoded_key.clone(), version: Position::MAX, value: value.clone() };
-                    seen.insert(encoded_key, entry);
-                }
-                None => {
-                    seen.remove(&encoded_key);
-                }
-            }
+            Some(Entry { encoded_key, version: Position::MAX, value: value.clone()? })
+        }));
+        if entries.len() > before {
+            entries.sort_unstable_by(|a, b| a.encoded_key.cmp(&b.encoded_key));
         }
-        seen.into_values().collect()
+        entries
     }
 
     /// Sets a key.

@@ -5,7 +5,7 @@
 //! a prefix of the encoded bytes, and the order of encoded bytes is the order of the pairs.
 
 use std::fmt;
-use std::ops::{Bound, Deref};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Slice;
@@ -152,11 +152,10 @@ impl KeyRange {
         end
     }
 
-    /// The range as bounds for an ordered map.
-    pub fn bounds(&self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    /// Whether it has a key in common with `from <= key < to` (`to` empty: no end).
+    pub fn meets(&self, from: &[u8], to: &[u8]) -> bool {
         let end = self.end();
-        let upper = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
-        (Bound::Included(self.0.to_vec()), upper)
+        (to.is_empty() || self.prefix() < to) && (end.is_empty() || &end[..] > from)
     }
 }
 

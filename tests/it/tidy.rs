@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
 /// Files that may be longer, each with the reason.
 const LONG_FILES: [(&str, &str); 0] = [];
 const CODE_LINES_MAX: usize = 500;
@@ -22,6 +24,22 @@ const IMPURE_WORDS: [&str; 9] = [
     "rand::",
     "tokio::spawn",
     "tokio::time",
+];
+
+/// What decides which bytes are on disk. `docs/format.lock` holds a hash of each.
+const FORMAT_SOURCES: [&str; 12] = [
+    "proto/lakelog/v1/kv.proto",
+    "proto/lakelog/v1/store.proto",
+    "proto/lakelog/v1/transaction.proto",
+    "src/backends/sled/block.rs",
+    "src/backends/sled/filter.rs",
+    "src/backends/sled/index.rs",
+    "src/backends/sled/record.rs",
+    "src/log/format.rs",
+    "src/log/manifest.rs",
+    "src/projection/index.rs",
+    "src/projection/project.rs",
+    "src/types/key.rs",
 ];
 
 fn root() -> PathBuf {
@@ -44,8 +62,16 @@ impl SourceFile {
         self.text.lines().next().is_some_and(|line| line.contains("@generated"))
     }
 
+    /// Whether it is under `tests`, or a module that its parent compiles for tests only.
     fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/") || self.path.starts_with("tests/")
+        let path = root().join(&self.path);
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let folder = path.parent().unwrap();
+        let parents = [folder.join("mod.rs"), folder.with_extension("rs")];
+        let parent = parents.iter().find_map(|parent| fs::read_to_string(parent).ok()).unwrap_or_default();
+        self.path.contains("/tests/")
+            || self.path.starts_with("tests/")
+            || parent.contains(&format!("#[cfg(test)]\nmod {name};"))
     }
 
     /// Lines that are neither empty nor only a comment, up to the inline test module.
@@ -318,6 +344,42 @@ fn crates_stay_in_their_rooms() {
     }
     none(faults);
     assert!(sled_files.len() <= 1, "more than one file names sled: {sled_files:?}");
+}
+
+/// A hash of what counts in a source: no comments, no blanks at the ends of lines, no inline tests.
+fn format_hash(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let mut hash = Sha256::new();
+    for line in code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")) {
+        hash.update(line);
+        hash.update("\n");
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_change_of_the_format_is_written_down() {
+    let lock = root().join("docs/format.lock");
+    let line = |path: &str| format!("{}  {path}\n", format_hash(&fs::read_to_string(root().join(path)).unwrap()));
+    let now: String = FORMAT_SOURCES.into_iter().map(line).collect();
+    if std::env::var_os("LAKELOG_REGENERATE").is_some_and(|value| value == "1") {
+        fs::write(&lock, &now).unwrap();
+    }
+    let then = fs::read_to_string(&lock).unwrap();
+    let changed: Vec<&str> = now.lines().filter(|line| !then.contains(line)).collect();
+    assert!(
+        now == then,
+        "sources of the format changed: {changed:#?}\nlet docs/format.md say so (history included) where bytes on disk changed, then run this test with LAKELOG_REGENERATE=1"
+    );
+}
+
+#[test]
+fn only_what_counts_is_in_a_format_hash() {
+    let hash = |text| format_hash(text);
+    let plain = hash("const A: u8 = 1;\n");
+    assert_eq!(hash("//! Doc.\n\n  const A: u8 = 1;  \n// why\n\n#[cfg(test)]\nmod tests {\n}\n"), plain);
+    assert_ne!(hash("const A: u8 = 2;\n"), plain);
+    assert_ne!(hash("const MAGIC: [u8; 1] = *b\"x\";"), hash("const MAGIC: [u8; 1] = *b\"y\";"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Writes that fail: nothing of them is seen.
 
-use super::fixture::{clear, delete_range, get, is_invalid, keys, positions, put, stamp, try_write, write};
+use super::fixture::{clear, delete, delete_range, get, is_invalid, keys, positions, put, stamp, try_write, write};
 use crate::backends::{Backend, BackendError, Change};
 use crate::types::Position;
 
@@ -24,14 +24,15 @@ pub async fn failing_writes(backend: &dyn Backend) {
         former_state(backend).await;
     }
 
-    let invalid: [(&[u64], Vec<Change>); 8] = [
+    let invalid: [(&[u64], Vec<Change>); 9] = [
         (&[], vec![put("b", 11, ""), put("a", 11, "")]),
         (&[], vec![put("a", 11, ""), put("a", 12, "")]),
         (&[], vec![put("a", 11, ""), put("a", 11, "")]),
         (&[], vec![put("a", 11, ""), delete_range("a", 11)]),
         (&[], vec![delete_range("a", 12), delete_range("a", 11)]),
         (&[], vec![put("a", 13, "")]),
-        (&[], vec![put("a", 10, "")]),
+        (&[], vec![delete("a", 10)]),
+        (&[], vec![delete_range("a", 10)]),
         (&[12, 11], vec![put("a", 11, "")]),
     ];
     for (keep, changes) in invalid {
@@ -44,6 +45,13 @@ pub async fn failing_writes(backend: &dyn Backend) {
     write(backend, 12, &[], vec![put("a", 11, "a11")]).await;
     assert_eq!(get(backend, 12, "a").await, Some((11, b"a11"[..].into())));
     assert_eq!(keys(backend, 12).await, ["a", "b"]);
+
+    // A late put: a key that was never written, at the version of what it indexes.
+    write(backend, 20, &[12], vec![put("index", 7, "a"), put("z", 20, "")]).await;
+    assert_eq!(get(backend, 20, "index").await, Some((7, b"a"[..].into())));
+    assert_eq!(keys(backend, 20).await, ["a", "b", "index", "z"]);
+    while backend.maintain().await.expect("maintained") {}
+    assert_eq!(keys(backend, 20).await, ["a", "b", "index", "z"]);
 }
 
 async fn former_state(backend: &dyn Backend) {

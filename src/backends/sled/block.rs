@@ -1,4 +1,4 @@
-//! A block: sorted rows, compressed where that shrinks them. Pure bytes; `docs/format-base.md` has
+//! A block: sorted rows, compressed where that shrinks them. Pure bytes; `docs/format.md` has
 //! the tables.
 //!
 //! ```text

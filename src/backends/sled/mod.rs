@@ -17,14 +17,14 @@
 //! another place or another time never pass. A read of damaged bytes fails `Corrupt` and leaves the
 //! file `DAMAGED`, so that the next open knows too; `clear` starts over.
 //!
-//! **Cost.** Generations are merged in tiers of factor four ([`merge`](self)): a base of `n` bytes
-//! fed by checkpoints of `c` bytes rewrites each row about `1 + log4(n / max(c, 1 MiB))` times (five
-//! times for 1 GiB fed by 4 MiB), a get looks into at most 24 generations, typically fewer than
-//! `3 * log4(n / c)`, and superseded rows take up to three times the live data until a merge meets them.
-//! Memory: the cache setting, and about 90 bytes of index per 4 KiB block (2 % of the rows). Open
-//! reads the record and the indexes: 0.1 s per million rows of 240 bytes, nothing else. A merge
-//! streams: its memory is a block of each generation, its time grows with the bytes merged; writes
-//! and reads go on meanwhile.
+//! **Cost.** Generations are merged in tiers of factor four (tiers.rs): a base of `n` bytes fed by
+//! checkpoints of `c` bytes rewrites each row about `1 + log4(n / max(c, 1 MiB))` times (five times
+//! for 1 GiB fed by 4 MiB), holds at most 24 generations once maintenance has come to an end (typically
+//! fewer than ten), and keeps superseded rows, at most about three times the live ones, until a merge
+//! meets them. A get reads one block as a rule: filters exclude the others. Memory: the cache setting,
+//! and about 90 bytes of index per 4 KiB of rows (2 %). Open reads the record and the indexes: 10 to
+//! 30 ms per million rows of 240 bytes. A merge streams: its memory is a block of each generation, its time
+//! grows with the bytes merged; writes and reads go on meanwhile.
 
 mod backend;
 mod block;

@@ -1,4 +1,4 @@
-//! [`Record`]: the file `CURRENT`, which says what the base is. `docs/format-base.md` has the tables.
+//! [`Record`]: the file `CURRENT`, which says what the base is. `docs/format.md` has the tables.
 
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::backends::sled::record::{FORMAT, RECORD};
+use crate::backends::sled::tree::ChunkTree;
+use crate::env::OsFs;
 
 type Rows = Vec<(Slice, u64, Slice)>;
 
@@ -170,6 +172,41 @@ async fn generations_in_each_others_place() {
     std::fs::rename(original.path().join(&names[1]), original.path().join(&names[0])).unwrap();
     std::fs::rename(original.path().join("aside"), original.path().join(&names[1])).unwrap();
     assert!(examine(original.path(), &expected, "swapped").await);
+}
+
+/// What sled itself takes for sound: a chunk replaced by an older one, by one of another place, gone.
+#[tokio::test]
+async fn chunks_that_sled_vouches_for() {
+    let original = tempfile::tempdir().unwrap();
+    let expected = build(original.path()).await;
+    for case in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        copy(original.path(), dir.path());
+        let open_tree = |name: &str| ChunkTree::open(&OsFs, &dir.path().join(name), 1 << 20).unwrap();
+        let (first, second) = (open_tree("gen-1"), open_tree("gen-2"));
+        let own: Vec<u8> = first.get(0).unwrap().unwrap().to_vec();
+        match case {
+            // A block of the same generation in another's place, both ways.
+            0 => {
+                let other = first.get(1).unwrap().unwrap().to_vec();
+                first.insert(0, &other).unwrap();
+                first.insert(1, &own).unwrap();
+            }
+            // The block of the same number of another generation.
+            1 => first.insert(0, &second.get(0).unwrap().unwrap()).unwrap(),
+            // A single byte, behind sled's back no more.
+            2 => {
+                let mut own = own;
+                own[40] ^= 1;
+                first.insert(0, &own).unwrap();
+            }
+            // A chunk in the middle of a large value, cut.
+            _ => second.insert(3, &second.get(3).unwrap().unwrap()[..100]).unwrap(),
+        }
+        first.finish(&OsFs).unwrap();
+        second.finish(&OsFs).unwrap();
+        assert!(examine(dir.path(), &expected, &format!("case {case}")).await);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,101 @@
+//! `lakelog stats`: how much there is and where it stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::diagnostics::FileStats;
+use crate::env::Env;
+use crate::store::{Stats, Store};
+use crate::types::{ErrorKind, Result};
+
+use super::command::Shell;
+use super::output::{Ended, note};
+use super::text::{member_name, shown};
+
+/// Counts what is in the store. Beside a process that has it open, what only that process knows is left out
+#[derive(Args, Debug)]
+pub struct StatsArgs {}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    log_id: String,
+    format: u32,
+    head: u64,
+    synced: u64,
+    floor: u64,
+    checkpoint: Option<u64>,
+    segments: u64,
+    log_bytes: u64,
+    bytes_per_day: Option<u64>,
+    entries: Option<u64>,
+    partitions: Option<BTreeMap<String, u64>>,
+    memory_bytes: Option<u64>,
+}
+
+impl Answer {
+    fn new(files: &FileStats, view: Option<&Stats>) -> Answer {
+        let partitions = view.map(|view| &view.partitions);
+        Answer {
+            log_id: files.log_id.to_string(),
+            format: files.format,
+            head: view.map_or(files.synced, |view| view.head.max(files.synced)).0,
+            synced: files.synced.0,
+            floor: files.floor.0,
+            checkpoint: view.map(|view| view.checkpoint.0),
+            segments: files.segments,
+            log_bytes: files.log_bytes,
+            bytes_per_day: files.bytes_per_day,
+            entries: partitions.map(|partitions| partitions.values().sum()),
+            partitions: partitions
+                .map(|partitions| partitions.iter().map(|(name, count)| (member_name(name), *count)).collect()),
+            memory_bytes: view.map(|view| view.memory_bytes),
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |figure: Option<u64>| figure.map_or("unknown".to_owned(), |figure| figure.to_string());
+        writeln!(f, "log id         {}", self.log_id)?;
+        writeln!(f, "format         {}", self.format)?;
+        writeln!(f, "head           {}", self.head)?;
+        writeln!(f, "synced         {}", self.synced)?;
+        writeln!(f, "floor          {}", self.floor)?;
+        writeln!(f, "checkpoint     {}", known(self.checkpoint))?;
+        writeln!(f, "segments       {}", self.segments)?;
+        writeln!(f, "log bytes      {}", self.log_bytes)?;
+        // Within the first day it is an extrapolation that would only puzzle.
+        if let Some(bytes) = self.bytes_per_day.filter(|bytes| *bytes <= self.log_bytes) {
+            writeln!(f, "bytes per day  {bytes}")?;
+        }
+        writeln!(f, "memory bytes   {}", known(self.memory_bytes))?;
+        write!(f, "entries        {}", known(self.entries))?;
+        for (partition, count) in self.partitions.iter().flatten() {
+            write!(f, "\n{count:>14} {}", shown(partition.as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Needs the views for some figures; where the store does not open, the files give the others.
+pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
+    let view = match Store::open(&shell.dir).await {
+        Ok(store) => {
+            let stats = store.stats().await;
+            let closed = store.close().await;
+            let stats = stats?;
+            closed?;
+            Some(stats)
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) => {
+            note(format!("without the figures that need the store open: {}", error.report()));
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    shell.out.answer(&Answer::new(&FileStats::read(&Env::os(), &shell.dir)?, view.as_ref()))?;
+    Ok(Ended::Done)
+}

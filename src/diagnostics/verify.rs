@@ -1,0 +1,210 @@
+//! [`verify`]: everything that can be checked of a store, named as far as it is wrong.
+//!
+//! Goes on after damage, and changes nothing but scratch files of its own.
+
+use std::path::{Path, PathBuf};
+
+use super::base;
+use super::views;
+use crate::env::Env;
+use crate::event::Transaction;
+use crate::log::{self, Frame, LogError, LogFiles, Problem, SegmentEntry, Verification};
+use crate::store::{BASE_DIR, LOG_DIR};
+use crate::types::{Hash, LogId, Position, Result, Stamp};
+
+/// Problems of one kind that are named at most.
+const PROBLEMS_MAX: usize = 1_000;
+
+/// What a verification found.
+#[derive(Clone, Debug)]
+pub struct VerifyReport {
+    /// The log's identity; zeros when no manifest says.
+    pub log_id: LogId,
+    /// The last promised transaction; of the last sound frame where the end is damaged.
+    pub head: Position,
+    /// The chain hash at it.
+    pub chain: Hash,
+    /// What could not be checked: `views` beside a process that has the store open, where the log is
+    /// damaged, or where it was trimmed; `indexes` when the base has other ones than this version.
+    pub skipped: Vec<&'static str>,
+    /// What is wrong, of the log in the order of positions.
+    pub problems: Vec<VerifyProblem>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyProblem {
+    /// `manifest`, `log` (frames, order, chain), `event` (a transaction that does not decode),
+    /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted), or
+    /// `views` (an entry of the base is not what the log gives).
+    pub kind: &'static str,
+    /// The file or directory concerned.
+    pub file: PathBuf,
+    /// Where in the file, in bytes, where that is known.
+    pub offset: Option<u64>,
+    /// The first and last position concerned.
+    pub positions: Option<(Position, Position)>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+impl VerifyProblem {
+    pub(super) fn new(kind: &'static str, detail: String) -> VerifyProblem {
+        VerifyProblem { kind, file: PathBuf::new(), offset: None, positions: None, detail }
+    }
+
+    fn of_log(problem: Problem) -> VerifyProblem {
+        let Problem { path, offset, first, last, detail } = problem;
+        let in_manifest = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest"));
+        VerifyProblem {
+            kind: if in_manifest { "manifest" } else { "log" },
+            file: path,
+            offset: Some(offset),
+            positions: (last > Position::ZERO).then_some((first, last)),
+            detail,
+        }
+    }
+}
+
+/// What a verification is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the log; in bytes.
+    Log,
+    /// Rebuilding the views; in transactions.
+    Views,
+}
+
+/// Verifies a store in its directory: manifest, checksums, place, order and chain of every frame, that each transaction decodes,
+/// the base's stamp, and every entry of the base against views rebuilt from the log.
+///
+/// Works beside a process that has the store open; what needs the base is then skipped. Otherwise it holds the store's
+/// lock and writes the rebuilt views into a directory `verify.tmp` in the store's, as large as the base. Blocks the task on files.
+/// `progress` is called with what is done and what there is.
+///
+/// # Errors
+/// Damage is in the report. `not_found` without a store, `unavailable` for a newer format and where the disk
+/// fails.
+pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, u64)) -> Result<VerifyReport> {
+    let lock = match base::lock(env, dir) {
+        Ok(lock) => Some(lock),
+        Err(error @ LogError::NotFound { .. }) => return Err(error.into()),
+        // Held, or not to be had here (a read-only disk): the log can be read all the same.
+        Err(_) => None,
+    };
+    let base = if lock.is_some() { base::open(env, dir)? } else { None };
+    let stamp = match &base {
+        Some(base) => base::stamp(base.as_ref()).await?,
+        None => Ok(None),
+    };
+    let log_dir = dir.join(LOG_DIR);
+    let mut events = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
+    let verified = log::verify(env, &log_dir, None, &mut |frame| events.check(frame), &mut |done, total| {
+        progress(Stage::Log, done, total);
+    });
+    let log = match verified {
+        Ok(log) => log,
+        Err(LogError::Corrupt { path, offset, first, last, detail }) => {
+            let problem = Problem { path, offset, first, last, detail };
+            return Ok(VerifyReport {
+                log_id: LogId::default(),
+                head: Position::ZERO,
+                chain: Hash::default(),
+                skipped: vec!["views"],
+                problems: vec![VerifyProblem::of_log(problem)],
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Verification { log_id, floor, head, problems, .. } = log;
+    let files = LogFiles::open(env, &log_dir);
+    let segments = files.as_ref().map(LogFiles::segments).unwrap_or_default();
+    let mut problems: Vec<VerifyProblem> = problems.into_iter().map(VerifyProblem::of_log).collect();
+    let intact = problems.iter().all(|problem| problem.kind == "manifest") && events.problems.is_empty();
+    problems.extend(events.problems.into_iter().map(|problem| placed(problem, &log_dir, &segments)));
+    let mut report = VerifyReport { log_id, head: head.position, chain: head.chain, skipped: Vec::new(), problems };
+    let unsound = match &stamp {
+        Err(fault) => Some(fault.clone()),
+        Ok(None) => None,
+        Ok(Some(stamp)) => base::judge(stamp, log_id, head.position, events.chain),
+    };
+    let comparable = intact && floor.position == Position::ZERO;
+    match (&base, stamp, unsound) {
+        (_, _, Some(fault)) => report.problems.push(VerifyProblem {
+            file: dir.join(BASE_DIR),
+            positions: fault.missing,
+            ..VerifyProblem::new("base", fault.detail)
+        }),
+        (Some(base), Ok(Some(stamp)), None) if comparable => {
+            let mut progress = |done, total| progress(Stage::Views, done, total);
+            let compared = views::compare(env, dir, &files?, base.as_ref(), &stamp, &mut progress).await?;
+            report.problems.extend(compared.problems);
+            report.skipped.extend(compared.without_indexes.then_some("indexes"));
+        }
+        (Some(base), Ok(Some(stamp)), None) => {
+            report.skipped.push("views");
+            let damaged = base::read_all(base.as_ref(), stamp.position).await?;
+            report.problems.extend(
+                damaged.map(|fault| VerifyProblem {
+                    file: dir.join(BASE_DIR),
+                    ..VerifyProblem::new("base", fault.detail)
+                }),
+            );
+        }
+        // A store without a checkpoint has no views but those made anew at each open.
+        (_, _, None) if lock.is_some() => {}
+        _ => report.skipped.push("views"),
+    }
+    Ok(report)
+}
+
+/// What the transactions hold, looked at as they pass.
+#[derive(Default)]
+struct Events {
+    stamp: Option<Stamp>,
+    /// The log's chain hash at the stamp's position.
+    chain: Option<Hash>,
+    problems: Vec<VerifyProblem>,
+}
+
+impl Events {
+    fn check(&mut self, frame: Frame) {
+        let Frame { position, chain, payload, .. } = frame;
+        if self.stamp.as_ref().is_some_and(|stamp| stamp.position == position) {
+            self.chain = Some(chain);
+        }
+        let (kind, detail) = match Transaction::decode(payload) {
+            Err(error) => ("event", error.to_string()),
+            Ok(transaction) => match transaction.unsupported() {
+                None => return,
+                Some(event) => {
+                    let needed = event.minimum_reader_version();
+                    let detail = format!(
+                        "an event of a kind that this version does not know, kind=`{}` needed=`{needed}`",
+                        event.kind
+                    );
+                    ("unsupported", detail)
+                }
+            },
+        };
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems
+                .push(VerifyProblem { positions: Some((position, position)), ..VerifyProblem::new(kind, detail) });
+        }
+    }
+}
+
+/// With the segment that holds its position.
+fn placed(problem: VerifyProblem, log_dir: &Path, segments: &[SegmentEntry]) -> VerifyProblem {
+    let position = problem.positions.map_or(Position::ZERO, |(first, _)| first);
+    let index = segments.partition_point(|entry| entry.first <= position);
+    let segment = index.checked_sub(1).and_then(|index| segments.get(index));
+    VerifyProblem { file: segment.map_or_else(|| log_dir.to_path_buf(), |entry| entry.id.path(log_dir)), ..problem }
+}

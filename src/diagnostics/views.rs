@@ -1,0 +1,165 @@
+//! Views rebuilt from the log, compared with the base, entry by entry.
+//!
+//! The rebuilt ones rest in a base of their own beside the other, so memory does not depend on how much there is.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use super::base::{PAGE_ENTRIES, fault};
+use super::verify::VerifyProblem;
+use crate::backends::{Backend, BackendError};
+use crate::env::Env;
+use crate::log::{Check, LogError, LogFiles};
+use crate::projection::{IndexSet, OWN_PARTITIONS, Scanner};
+use crate::store::{BASE_DIR, base_in, rebuild};
+use crate::types::{Entry, Position, Result, Stamp};
+
+/// Where the rebuilt views rest meanwhile, in the store's directory.
+const SCRATCH_DIR: &str = "verify.tmp";
+const SCRATCH_CACHE_BYTES: u64 = 16 << 20;
+const MEMTABLE_BYTES: usize = 32 << 20;
+/// Differences named.
+const DIFFERENCES_MAX: usize = 100;
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    pub problems: Vec<VerifyProblem>,
+    /// Whether entries of indexes were left out, because the base has other ones than this version.
+    pub without_indexes: bool,
+}
+
+/// Rebuilds everything up to the stamp of a sound base and compares. The store's lock is held.
+pub(super) async fn compare(
+    env: &Env,
+    dir: &Path,
+    files: &LogFiles,
+    base: &dyn Backend,
+    stamp: &Stamp,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Comparison> {
+    let scratch = dir.join(SCRATCH_DIR);
+    remove(env, &scratch)?;
+    let compared = compare_over(env, &scratch, files, base, stamp, progress).await;
+    remove(env, &scratch)?;
+    let mut comparison = compared?;
+    for problem in &mut comparison.problems {
+        problem.file = dir.join(BASE_DIR);
+    }
+    Ok(comparison)
+}
+
+async fn compare_over(
+    env: &Env,
+    scratch: &Path,
+    files: &LogFiles,
+    base: &dyn Backend,
+    stamp: &Stamp,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Comparison> {
+    let indexes = IndexSet::built_in();
+    let rebuilt = rebuild(
+        files.frames(Position(1), Check::Order)?.take_while(|frame| match frame {
+            Ok(frame) => frame.position <= stamp.position,
+            Err(_) => true,
+        }),
+        stamp.log_id,
+        &indexes,
+        base_in(env, scratch, SCRATCH_CACHE_BYTES)?,
+        MEMTABLE_BYTES,
+        |position| progress(position.0, stamp.position.0),
+    )
+    .await?;
+    let without_indexes = stamp.projections != indexes.versions();
+    let mut comparison = Comparison { without_indexes, ..Comparison::default() };
+    let mut differences = 0;
+    let from = if without_indexes { vec![OWN_PARTITIONS + 1] } else { Vec::new() };
+    let pin = rebuilt.pins().pin();
+    let mut expected =
+        Expected { scanner: Scanner::new(rebuilt.clone(), pin, &from, Vec::new(), 0), ready: VecDeque::new() };
+    let mut found = Found { base, at: stamp.position, next: Some(from), ready: VecDeque::new() };
+    let mut pair = (expected.next().await?, found.next().await);
+    loop {
+        let (left, right) = match pair {
+            (left, Ok(right)) => (left, right),
+            (_, Err(error)) => {
+                let fault = fault(error)?;
+                comparison.problems.push(VerifyProblem::new("base", fault.detail));
+                break;
+            }
+        };
+        let (wrong, take_left, take_right) = match (&left, &right) {
+            (None, None) => break,
+            (Some(left), Some(right)) if left.encoded_key == right.encoded_key => {
+                let same = left == right;
+                ((!same).then(|| difference(left, "is another in the base than the log gives")), true, true)
+            }
+            (Some(entry), Some(other)) if entry.encoded_key[..] < other.encoded_key[..] => {
+                (Some(difference(entry, "is missing from the base")), true, false)
+            }
+            (Some(entry), None) => (Some(difference(entry, "is missing from the base")), true, false),
+            (_, Some(entry)) => (Some(difference(entry, "is in the base, but the log gives none")), false, true),
+        };
+        if let Some(wrong) = wrong {
+            differences += 1;
+            if differences <= DIFFERENCES_MAX {
+                comparison.problems.push(wrong);
+            }
+        }
+        let left = if take_left { expected.next().await? } else { left };
+        let right = if take_right { found.next().await } else { Ok(right) };
+        pair = (left, right);
+    }
+    if differences > DIFFERENCES_MAX {
+        let detail = format!("more entries differ, differences=`{differences}` named=`{DIFFERENCES_MAX}`");
+        comparison.problems.push(VerifyProblem::new("views", detail));
+    }
+    Ok(comparison)
+}
+
+fn difference(entry: &Entry, what: &str) -> VerifyProblem {
+    let (partition, key) = (entry.partition(), entry.key());
+    let detail = format!("an entry {what}, partition=`{}` key=`{}`", partition.escape_ascii(), key.escape_ascii());
+    VerifyProblem { positions: Some((entry.version, entry.version)), ..VerifyProblem::new("views", detail) }
+}
+
+fn remove(env: &Env, scratch: &Path) -> Result<()> {
+    let removed = env.fs.remove_dir_all(scratch);
+    Ok(removed.map_err(|source| LogError::Io { action: "remove a directory", path: scratch.to_path_buf(), source })?)
+}
+
+/// Entries as the log gives them.
+struct Expected {
+    scanner: Scanner,
+    ready: VecDeque<Entry>,
+}
+
+impl Expected {
+    async fn next(&mut self) -> Result<Option<Entry>> {
+        if self.ready.is_empty() {
+            self.ready = self.scanner.page().await?.into();
+        }
+        Ok(self.ready.pop_front())
+    }
+}
+
+/// Entries as the base has them.
+struct Found<'a> {
+    base: &'a dyn Backend,
+    at: Position,
+    next: Option<Vec<u8>>,
+    ready: VecDeque<Entry>,
+}
+
+impl Found<'_> {
+    async fn next(&mut self) -> Result<Option<Entry>, BackendError> {
+        while self.ready.is_empty()
+            && let Some(from) = self.next.take()
+        {
+            let page = self.base.scan(self.at, &from, &[], PAGE_ENTRIES).await?;
+            self.next = page.next.map(|next| next.to_vec());
+            self.ready = page.entries.into();
+        }
+        Ok(self.ready.pop_front())
+    }
+}

@@ -1,0 +1,74 @@
+//! Replay: from the transactions of a log to the view, as the committer made it.
+
+use std::sync::Arc;
+
+use crate::backends::Backend;
+use crate::event::Transaction;
+use crate::log::{Frame, LogError};
+use crate::projection::{Found, IndexSet, Pins, View, changes, project_events, project_request};
+use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
+
+/// Applies one transaction to the memtable, exactly as the committer would have.
+///
+/// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
+pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Result<()> {
+    let Frame { position, time, payload, .. } = frame;
+    let transaction = Transaction::decode(payload).map_err(|error| {
+        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })?;
+    if let Some(event) = transaction.unsupported() {
+        let message = format!(
+            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
+            event.kind,
+            event.minimum_reader_version()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    let mut set = project_events(&transaction.events);
+    let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
+    for write in covered {
+        let old = match view.layers().recent(&write.key, Position::MAX) {
+            Found::Value(_, value) => Some(value),
+            Found::Deleted(_) => None,
+            Found::Nothing => view.latest(&write.key).await?.map(|(_, value)| value),
+        };
+        indexes.project(&write.key, old.as_deref(), write.value.as_deref(), &mut set);
+    }
+    if let Some(request) = &transaction.request {
+        project_request(time, request, &mut set);
+    }
+    view.layers().active().insert(position, &set);
+    Ok(())
+}
+
+/// Rebuilds a view from the first transaction on, over an empty base that takes what does not fit into
+/// `memory_bytes`. `progress` is called with each position reached.
+pub(crate) async fn rebuild(
+    frames: impl Iterator<Item = Result<Frame, LogError>>,
+    log_id: LogId,
+    indexes: &IndexSet,
+    base: Arc<dyn Backend>,
+    memory_bytes: usize,
+    mut progress: impl FnMut(Position),
+) -> Result<Arc<View>> {
+    let view = Arc::new(View::new(base.clone(), Position::ZERO, Arc::new(Pins::default())));
+    for frame in frames {
+        let frame = frame?;
+        let (position, chain) = (frame.position, frame.chain);
+        apply(&view, indexes, frame).await?;
+        view.pins().publish(position);
+        progress(position);
+        if view.layers().active().bytes() < memory_bytes {
+            continue;
+        }
+        view.freeze(position);
+        let Some(table) = view.layers().frozen().last().cloned() else { continue };
+        let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions() };
+        base.write(&stamp, &[], changes(table, Vec::new())).await?;
+        view.rest_on(position);
+        base.retain(&[]);
+        while base.maintain().await? {}
+    }
+    Ok(view)
+}
