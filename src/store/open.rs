@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::Instrument as _;
 
 use super::builder::Builder;
-use super::checkpoint::{chain_at, write_frozen};
+use super::checkpoint::write_frozen;
 use super::committer::Committer;
 use super::engine::{Shared, room_units};
 use super::facade::Store;
@@ -197,7 +197,7 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
     if !indexing::all_known(&builder.indexes, &stamp.projections) {
         return Ok(false);
     }
-    Ok(stamp.position > Position::ZERO && chain_at(log, stamp.position)? == stamp.chain)
+    Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
 }
 
 /// Applies every transaction above `from` and publishes the head.
