@@ -144,13 +144,31 @@ fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<
     let (env, dir) = (&builder.env, &builder.dir.join(LOG_DIR));
     let known = stamp.map(|stamp| (stamp.log_id, stamp.position));
     match existing {
-        Existing::Forbidden => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+        Existing::Forbidden => create_log(env, lock, dir, settings, stamp),
         Existing::Required => Ok(FileLog::open(env.clone(), lock, dir, settings, known)?),
         Existing::Allowed => match FileLog::open(env.clone(), lock.clone(), dir, settings.clone(), known) {
-            Err(LogError::NotFound { .. }) => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+            Err(LogError::NotFound { .. }) => create_log(env, lock, dir, settings, stamp),
             opened => Ok(opened?),
         },
     }
+}
+
+/// A new log, but not in the place of one that was lost: its base, which a new log has no use for, may then be all that is
+/// left of it.
+fn create_log(env: &Env, lock: DirLock, dir: &Path, settings: LogSettings, stamp: Option<&Stamp>) -> Result<FileLog> {
+    let failed = |source| LogError::Io { action: "look for the log", path: dir.to_path_buf(), source };
+    if let Some(stamp) = stamp
+        && !env.fs.exists(dir).map_err(failed)?
+    {
+        let message = format!(
+            "the log is missing, but there is a base made from it, path=`{}` log=`{}` position=`{}`; put the log back, or remove the base to begin anew",
+            dir.display(),
+            stamp.log_id,
+            stamp.position
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(FileLog::create(env.clone(), lock, dir, settings)?)
 }
 
 fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
