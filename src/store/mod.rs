@@ -27,6 +27,8 @@ mod transaction;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod serializable;
 #[cfg(test)]
 mod simulation;

@@ -234,7 +234,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
             shared.log_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
-            write_frozen(shared, position).await?;
+            write_frozen(shared, position, None).await?;
         }
     }
     Ok(())

@@ -211,10 +211,10 @@ async fn one_process_writes() {
 
 /// Every entry of partition `p` by the first byte of its value.
 #[derive(Debug)]
-struct ByFirstByte;
+pub(super) struct ByFirstByte;
 
 impl ByFirstByte {
-    const PARTITION: &'static [u8] = b"\0index/by-first-byte";
+    pub(super) const PARTITION: &'static [u8] = b"\0index/by-first-byte";
 }
 
 impl crate::projection::Index for ByFirstByte {
