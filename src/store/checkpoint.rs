@@ -70,11 +70,14 @@ pub(crate) async fn write_frozen(
 
 /// One piece of the base's background work; `true` when there is more.
 pub(crate) async fn maintain(shared: &Shared) -> Result<bool> {
-    let (base, position) = {
+    let base = {
+        // A checkpoint in between would make the list of pinned positions an old one, which lets go of what
+        // the checkpoint keeps.
+        let _one = shared.checkpointing.lock().await;
         let layers = shared.view.layers();
-        (layers.base().clone(), layers.base_position())
+        layers.base().retain(&shared.view.pins().pinned(layers.base_position()));
+        layers.base().clone()
     };
-    base.retain(&shared.view.pins().pinned(position));
     Ok(base.maintain().await?)
 }
 

@@ -173,3 +173,17 @@ fn an_index_counts_as_whole_only_when_all_of_it_is_in_the_base() {
     assert!(indexing::check_built(stepped.store.shared(), "by-first-byte").is_ok());
     assert_eq!(index(&stepped).len(), 21);
 }
+
+/// A list of pinned positions that is older than a checkpoint would let go of what its readers see.
+#[test]
+fn maintenance_lets_go_of_nothing_during_a_checkpoint() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"k", b"v");
+    let shared = stepped.store.shared().clone();
+    let checkpointing = shared.checkpointing.try_lock().unwrap();
+    let mut maintenance = Box::pin(checkpoint::maintain(&shared));
+    assert!(poll(maintenance.as_mut()).is_pending());
+    drop(checkpointing);
+    assert!(!ready(maintenance).unwrap());
+}
