@@ -243,7 +243,13 @@ impl Store {
         }
     }
 
-    async fn submit(&self, attempt: Attempt, prepared: Prepared, lane: Option<LaneId>) -> Result<Position, Refusal> {
+    /// Reads what the indexes need of before, and sends a decided transaction to the committer.
+    pub(super) async fn submit(
+        &self,
+        attempt: Attempt,
+        prepared: Prepared,
+        lane: Option<LaneId>,
+    ) -> Result<Position, Refusal> {
         let mut old_values = Vec::with_capacity(prepared.indexed.len());
         for write in prepared.indexed_writes() {
             let old = self.shared.view.get(&write.key, attempt.read_at).await;

@@ -187,3 +187,29 @@ fn maintenance_lets_go_of_nothing_during_a_checkpoint() {
     drop(checkpointing);
     assert!(!ready(maintenance).unwrap());
 }
+
+#[test]
+fn a_request_that_was_made_again_is_not_forgotten_by_an_old_expiry() {
+    let mut world = World::new();
+    world.settings.request_retention_hours = 0;
+    let mut stepped = world.open(false);
+    let submit = |stepped: &mut Stepped| {
+        let store = stepped.store.clone();
+        let context = Context::new("test").request(RequestId { id: "r".into(), digest: Digest([1; 32]) });
+        stepped.one(async move { store.transact(context, |_: Tx| async { Ok(()) }).await }).unwrap().repeated
+    };
+    let expire = |store: Store| async move { store.expire_requests().await };
+    assert!(!submit(&mut stepped));
+    world.world.clock.advance(1_000);
+    set(&mut stepped, b"k", b"v");
+    stepped.checkpoint().unwrap();
+    let mut late = Box::pin(expire(stepped.store.clone()));
+    world.base.waits.store(true, Ordering::Relaxed);
+    assert!(poll(late.as_mut()).is_pending());
+    let store = stepped.store.clone();
+    assert_eq!(stepped.one(expire(store)).unwrap(), 1);
+    assert!(!submit(&mut stepped), "it was forgotten");
+    // Chosen before, this must not take away what was remembered since.
+    assert_eq!(stepped.one(late).unwrap(), 0);
+    assert!(submit(&mut stepped), "it is remembered");
+}
