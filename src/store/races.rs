@@ -213,3 +213,29 @@ fn a_request_that_was_made_again_is_not_forgotten_by_an_old_expiry() {
     assert_eq!(stepped.one(late).unwrap(), 0);
     assert!(submit(&mut stepped), "it is remembered");
 }
+
+#[test]
+fn an_interval_ends_without_a_tick() {
+    let mut world = World::new();
+    world.settings.durability = Durability::Interval { ms: 5 };
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"a", b"1");
+    assert_eq!(stepped.store.synced(), Position::ZERO);
+    world.world.clock.advance(6_000);
+    set(&mut stepped, b"b", b"2");
+    assert_eq!(stepped.store.synced(), Position(2));
+}
+
+#[test]
+fn a_base_that_stands_at_the_floor_is_sound() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    // One segment for each.
+    set(&mut stepped, b"a", &[1; 40 << 10]);
+    stepped.checkpoint().unwrap();
+    set(&mut stepped, b"b", &[2; 40 << 10]);
+    assert_eq!(stepped.store.shared().log.trim(Position(1)).unwrap(), Position(1));
+    let before = stepped.entries();
+    world.kill(stepped);
+    assert_eq!(world.open(false).entries(), before);
+}
