@@ -309,6 +309,8 @@ impl Store {
         let threads = self.threads.clone();
         // A thread may be in the middle of a long write to the base.
         tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
+        // A checkpoint that a caller asked for may still write to the base: the directory is not free before.
+        let _checkpointing = self.shared.checkpointing.lock().await;
         let closed = self.shared.log.close();
         self.shared.view.close();
         done?;

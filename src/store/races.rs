@@ -239,3 +239,25 @@ fn a_base_that_stands_at_the_floor_is_sound() {
     world.kill(stepped);
     assert_eq!(world.open(false).entries(), before);
 }
+
+#[tokio::test]
+async fn close_waits_for_the_checkpoint_that_runs() {
+    let world = World::new();
+    let builder = Store::builder("/store").settings(world.settings.clone());
+    let store = builder.with_env(world.world.env()).with_backend(world.base.clone()).create().await.unwrap();
+    let shared = store.shared().clone();
+    let checkpointing = shared.checkpointing.lock().await;
+    // Until then another process must not get the directory of the base.
+    let closed = tokio::time::timeout(std::time::Duration::from_millis(200), store.close()).await;
+    assert!(closed.is_err());
+    drop(checkpointing);
+    store.close().await.unwrap();
+}
+
+/// One attempt of a transaction that reads `hot`, and a write that makes it lose.
+fn lose(stepped: &mut Stepped, mut slow: Pin<&mut impl Future>) {
+    assert!(poll(slow.as_mut()).is_pending());
+    set(stepped, b"hot", b"x");
+    assert!(poll(slow).is_pending());
+    stepped.committer.step_waiting();
+}
