@@ -213,7 +213,9 @@ impl Store {
                 Err(Refusal::Conflict) => losses += 1,
             }
             drop(tx);
-            if losses >= LOSSES_BEFORE_LANE && lane.is_none() {
+            if losses % LOSSES_BEFORE_LANE == 0 {
+                // One that was held and lost to time is given back first, and its turn comes again.
+                drop(lane.take());
                 lane = Some(LaneTicket::reserve(&self.shared, reads).await?);
             }
         }

@@ -261,3 +261,56 @@ fn lose(stepped: &mut Stepped, mut slow: Pin<&mut impl Future>) {
     assert!(poll(slow).is_pending());
     stepped.committer.step_waiting();
 }
+
+#[test]
+fn a_lane_that_was_lost_to_time_is_taken_again() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let store = stepped.store.clone();
+    let read_hot = |tx: Tx| async move {
+        tx.get(b"p", b"hot").await?;
+        // Each attempt takes long enough for others to get in between.
+        let mut waited = false;
+        poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        tx.set(b"p", b"cold", b"")
+    };
+    let mut slow = Box::pin(store.transact(Context::new("slow"), read_hot));
+    for lane in 0..2 {
+        (0..3).for_each(|_| lose(&mut stepped, slow.as_mut()));
+        // It asks for the lane and gets it.
+        assert!(poll(slow.as_mut()).is_pending());
+        stepped.committer.step_waiting();
+        if lane == 0 {
+            (0..30).for_each(|_| stepped.store.shared().queue.try_send(Command::Tick).map_err(drop).unwrap());
+            stepped.committer.step_waiting();
+        }
+    }
+    assert!(poll(slow.as_mut()).is_pending());
+    let mut rival = Box::pin(store.write(Context::new("rival"), Batch::new().set(b"p", b"hot", b"y")));
+    for _ in 0..2 {
+        assert!(poll(rival.as_mut()).is_pending(), "it has to wait");
+        stepped.committer.step_waiting();
+    }
+    assert!(poll(slow.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    assert!(matches!(poll(slow.as_mut()), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(rival.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn closing_a_latched_log_gives_the_directory_back() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"a", b"1");
+    world.world.fs.inject(Fault::on(Operation::Sync).path(".seg"));
+    let failed = stepped.write("test", Batch::new().set(b"p", b"b", b"2")).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Unknown);
+    world.world.fs.heal();
+    assert_eq!(stepped.store.shared().log.close().unwrap_err().kind(), ErrorKind::Closed);
+    // The old handle still reads; another one opens and writes.
+    let mut again = world.open(false);
+    set(&mut again, b"c", b"3");
+    assert_eq!(ready(stepped.store.get(b"p", b"a")).unwrap().unwrap().version, Position(1));
+}
