@@ -464,6 +464,17 @@ fn fault_11_a_manifest_that_failed_to_sync_is_written_again_before_the_other_slo
 }
 
 #[test]
+fn fault_08_nothing_is_appended_behind_a_seal() {
+    let mut machine = built(1, 10_000, false);
+    let log = machine.open().unwrap();
+    machine.world.fs.inject(Fault::on(Operation::Rename));
+    assert_eq!(machine.append(&log, &[50_000]).unwrap_err().kind(), ErrorKind::Unknown);
+    drop(log);
+    machine.world.fs.kill();
+    machine.check();
+}
+
+#[test]
 fn fault_06_bytes_changed_together_with_their_checksum_break_the_chain() {
     let machine = built(3, 40, true);
     let at = FRAMES_AT as usize + 2 * super::format::frame_bytes(16 + 40) as usize;

@@ -154,8 +154,9 @@ impl Machine {
         let log = self.open().unwrap();
         assert_eq!(log.head(), found, "a second opening finds the same");
         self.model.acknowledged = found.position.0 as usize;
-        for _ in 0..3 {
-            self.append(&log, &[100, 25_000]).unwrap();
+        // Something small first, which fits behind whatever the segment ends with.
+        for sizes in [&[1][..], &[100, 25_000], &[25_000, 100], &[25_000]] {
+            self.append(&log, sizes).unwrap();
             self.sync(&log).unwrap();
         }
         drop(log);

@@ -187,8 +187,12 @@ fn a_spare_prepared_at_any_moment_harms_no_rotation() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            // Bounded, so that a failure of the other thread ends the test.
+            for _ in 0..1_000_000 {
                 log.prepare_spare().unwrap();
+                if done.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
             }
         });
         let mut position = Position::ZERO;

@@ -89,3 +89,27 @@ pub fn decode_request_time_key(key: &[u8]) -> Option<(Timestamp, String)> {
     let (time, id) = key.split_first_chunk::<8>()?;
     Some((Timestamp(u64::from_be_bytes(*time) as i64), String::from_utf8(id.to_vec()).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On disk in every checkpoint: see docs/format.md, "The store's own partitions".
+    #[test]
+    fn golden_bytes_of_a_remembered_request() {
+        let request = Request { id: "r".into(), digest: Digest([0xab; 32]), answer: Bytes::from_static(b"ok") };
+        let mut set = WriteSet::default();
+        project_request(Timestamp(0x0102), &request, &mut set);
+        let value = [&[2, 1, 0, 0, 0, 0, 0, 0][..], &[0xab; 32], b"ok"].concat();
+        let by_id = Write { key: Key(b"\0\xffrequests\0\x01r"[..].into()), value: Some(value[..].into()) };
+        let by_time = Write {
+            key: Key(b"\0\xffrequests-by-time\0\x01\0\0\0\0\0\0\x01\x02r"[..].into()),
+            value: Some(Arc::from([])),
+        };
+        assert_eq!(set.writes, [by_id, by_time]);
+        let remembered = Remembered { time: Timestamp(0x0102), digest: request.digest, answer: request.answer };
+        assert_eq!(Remembered::decode(&value), Some(remembered));
+        assert_eq!(Remembered::decode(&value[..39]), None);
+        assert_eq!(decode_request_time_key(b"\0\0\0\0\0\0\x01\x02r"), Some((Timestamp(0x0102), "r".into())));
+    }
+}

@@ -252,6 +252,8 @@ impl Run {
     fn check(&mut self) {
         let mut stepped = Stepped::open(&self.world, &self.base, &self.settings).expect("a crash is no damage");
         let log = stepped.actors();
+        let times: Vec<_> = stepped.store.shared().log.read(Position(1)).unwrap().map(|f| f.unwrap().time).collect();
+        assert!(times.is_sorted(), "recorded time went back");
         let mut seen = BTreeSet::new();
         for (index, (position, actor, _)) in log.iter().enumerate() {
             assert_eq!(position.0, index as u64 + 1, "positions are dense");
@@ -420,6 +422,37 @@ fn fault_10_a_failed_sync_acknowledges_nothing_more() {
         drop(stepped);
         run.end(Ending::Killed);
         run.check();
+        run.end(Ending::PowerLoss(Keep::Nothing));
+        run.check();
+    }
+}
+
+/// The disk fills up in the middle of batches and gets room again: what was refused is nowhere, what is
+/// written next takes the positions that were free.
+#[test]
+fn fault_12_a_full_disk_refuses_and_resumes() {
+    for seed in 20..26 {
+        let mut run = Run::new(seed, Durability::Sync);
+        let mut stepped = Stepped::open(&run.world, &run.base, &run.settings).unwrap();
+        for round in 0..40 {
+            if round % 8 == 3 {
+                run.world.fs.set_capacity(run.world.fs.used());
+            }
+            if round % 8 == 7 {
+                run.world.fs.set_capacity(1 << 40);
+            }
+            let before = (stepped.store.head(), stepped.entries());
+            run.group(&mut stepped);
+            assert!(stepped.store.head() > before.0 || stepped.entries() == before.1);
+            // Bytes that fill a segment soon.
+            let done = stepped.write(&format!("big{round}"), Batch::new().set(b"p", b"big", &vec![round; 30_000]));
+            if let Err(error) = &done {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+            }
+            run.fates.insert(format!("big{round}"), fate(&done));
+        }
+        assert!(run.fates.values().any(|fate| *fate == Fate::Refused), "the disk was never full");
+        drop(stepped);
         run.end(Ending::PowerLoss(Keep::Nothing));
         run.check();
     }

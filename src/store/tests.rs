@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::backends::MemoryBackend;
+use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
 use crate::projection::IndexEntry;
-use crate::types::{Digest, ErrorKind, Key, KeyRange, Position};
+use crate::types::{Digest, ErrorKind, Key, KeyRange, Page, Position, Slice, Stamp};
 
 struct World {
     dir: tempfile::TempDir,
@@ -414,4 +414,135 @@ async fn dropping_every_handle_frees_the_directory() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
+}
+
+/// A base whose writes fail while it is told so.
+#[derive(Debug)]
+struct Stubborn {
+    base: MemoryBackend,
+    refuses: std::sync::atomic::AtomicBool,
+}
+
+impl Backend for Stubborn {
+    fn stamp(&self) -> BackendFuture<'_, Option<Stamp>> {
+        self.base.stamp()
+    }
+
+    fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()> {
+        if self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
+            let full = BackendError::Unavailable { place: "the base".into(), detail: "it is full".into() };
+            return Box::pin(async { Err(full) });
+        }
+        self.base.write(stamp, keep, changes)
+    }
+
+    fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
+        self.base.get(at, key)
+    }
+
+    fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
+        self.base.scan(at, from, to, limit)
+    }
+
+    fn retain(&self, positions: &[Position]) {
+        self.base.retain(positions);
+    }
+
+    fn maintain(&self) -> BackendFuture<'_, bool> {
+        self.base.maintain()
+    }
+
+    fn clear(&self) -> BackendFuture<'_, ()> {
+        self.base.clear()
+    }
+
+    fn usage(&self) -> Usage {
+        self.base.usage()
+    }
+}
+
+#[tokio::test]
+async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
+    let mut world = World::new();
+    world.settings.memtable_soft_bytes = 64 << 10;
+    world.settings.memtable_hard_bytes = 256 << 10;
+    world.settings.write_wait_ms = 50;
+    let base = Arc::new(Stubborn { base: world.backend.clone(), refuses: true.into() });
+    let store = world.embedded().with_backend(base.clone()).create().await.unwrap();
+    let refused = loop {
+        let key = store.head().0.to_be_bytes();
+        if let Err(error) = store.write(me(), Batch::new().set(b"p", &key, &[7; 4096])).await {
+            break error;
+        }
+        assert!(store.head() < Position(200), "memory is not bounded");
+    };
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.report().contains("it is full"), "{}", refused.report());
+    assert_eq!(all(&store).await.len() as u64, store.head().0);
+    base.refuses.store(false, std::sync::atomic::Ordering::Relaxed);
+    let mut tries = 0;
+    while store.write(me(), Batch::new().set(b"p", b"late", b"v")).await.is_err() {
+        tries += 1;
+        assert!(tries < 200, "writers never get going again");
+    }
+    store.close().await.unwrap();
+    assert_eq!(all(&world.open().await).await.last().unwrap().1, b"late");
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_base_of_a_fork_is_not_believed() {
+    let (world, fork) = (World::new(), World::new());
+    let store = world.embedded().create().await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"common", b"v")).await.unwrap();
+    store.close().await.unwrap();
+    let (dir, fork_dir) = (world.dir.path().join("store"), fork.dir.path().join("store"));
+    copy_dir(&dir, &fork_dir);
+    for (world, value) in [(&world, b"original"), (&fork, b"forked__")] {
+        let store = world.embedded().open().await.unwrap();
+        store.write(me(), Batch::new().set(b"p", b"k", value)).await.unwrap();
+        store.checkpoint().await.unwrap();
+        store.close().await.unwrap();
+    }
+    let swap = |base: &std::path::Path| {
+        std::fs::remove_dir_all(fork_dir.join("base")).unwrap();
+        copy_dir(base, &fork_dir.join("base"));
+    };
+    // Same log id, same position, another chain.
+    swap(&dir.join("base"));
+    let store = fork.embedded().open().await.unwrap();
+    assert_eq!(&store.get(b"p", b"k").await.unwrap().unwrap().value[..], b"forked__");
+    store.close().await.unwrap();
+    // Another log altogether.
+    let other = World::new();
+    let store = other.embedded().create().await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"k", b"other")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.close().await.unwrap();
+    swap(&other.dir.path().join("store/base"));
+    let store = fork.embedded().open().await.unwrap();
+    assert_eq!(&store.get(b"p", b"k").await.unwrap().unwrap().value[..], b"forked__");
+    store.close().await.unwrap();
+    // A fork that is ahead looks like lost transactions: nothing is thrown away on that doubt.
+    let store = world.embedded().open().await.unwrap();
+    for _ in 0..3 {
+        store.write(me(), Batch::new().set(b"p", b"k", b"ahead")).await.unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    store.close().await.unwrap();
+    swap(&dir.join("base"));
+    let error = fork.embedded().open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.report().contains("3..=5"), "{}", error.report());
 }

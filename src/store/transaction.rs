@@ -115,9 +115,9 @@ impl Tx {
     /// [`Position::MAX`]).
     pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
         check_readable(partition, key)?;
-        let found = self.read(&Key::new(partition, key)).await?;
-        let encoded_key = Slice::from(Key::new(partition, key));
-        Ok(found.map(|(version, value)| Entry { encoded_key, version, value }))
+        let key = Key::new(partition, key);
+        let found = self.read(&key).await?;
+        Ok(found.map(|(version, value)| Entry { encoded_key: Slice::from(key), version, value }))
     }
 
     /// Requires a predicate to hold for a key, else the transaction ends as `conflict`.
