@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 8;
 /// As many as the store's own queue holds.
 const QUEUE_RECORDS: usize = 4096;
 const BATCH_RECORDS_MAX: usize = 8192;
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// A file of zeros, on disk, that is written round and round.
 pub(super) struct Ring {
@@ -57,11 +57,13 @@ impl Ring {
 struct Record {
     body: Vec<u8>,
     /// What the log's chain and the view ask for: the body's digest, the entry.
-    kept: Option<(Sha256Digest, Arc<[u8]>, Arc<[u8]>)>,
+    kept: Option<Kept>,
     done: oneshot::Sender<()>,
 }
 
 type Sha256Digest = [u8; 32];
+/// The body's digest, the key and the value.
+type Kept = (Sha256Digest, Arc<[u8]>, Arc<[u8]>);
 
 /// Group commit as bare as it gets: tasks send records through a bounded queue to one thread, which writes
 /// whatever has come with one write and one sync, and wakes each client. With `kept` also a digest and a chain hash of each
