@@ -1,5 +1,6 @@
 //! `lakelog stats`: how much there is and where it stands.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,6 +15,9 @@ use crate::types::{ErrorKind, Result};
 use super::command::Shell;
 use super::output::{Ended, note};
 use super::text::{member_name, shown};
+
+/// Partitions that the text for people names.
+const SHOWN_MAX: usize = 12;
 
 /// Counts what is in the store. Beside a process that has it open, what only that process knows is left out
 #[derive(Args, Debug)]
@@ -73,10 +77,15 @@ impl fmt::Display for Answer {
         }
         writeln!(f, "memory bytes   {}", known(self.memory_bytes))?;
         write!(f, "entries        {}", known(self.entries))?;
-        for (partition, count) in self.partitions.iter().flatten() {
+        let mut partitions: Vec<_> = self.partitions.iter().flatten().collect();
+        partitions.sort_by_key(|(_, count)| Reverse(**count));
+        for (partition, count) in partitions.iter().take(SHOWN_MAX) {
             write!(f, "\n{count:>14} {}", shown(partition.as_bytes()))?;
         }
-        Ok(())
+        match partitions.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n               and {more} smaller partitions; --json names them"),
+        }
     }
 }
 

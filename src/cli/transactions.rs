@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::event::{Event, Transaction};
-use crate::types::{Hash, OWN_PARTITION_BYTE, Position, Result, Timestamp};
+use crate::types::{Hash, PartitionClass, Position, Result, Timestamp};
 
 use super::text::{self, Name, shown};
 
@@ -176,7 +176,7 @@ pub struct FilterArgs {
     /// Only with an event of this kind
     #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Option<String>,
-    /// Also transactions that only keep the store's own house
+    /// Also transactions that write operational partitions only (heartbeats, leases, counters, the store's own)
     #[arg(long)]
     pub all: bool,
 }
@@ -222,12 +222,12 @@ pub struct Filter {
     pub prefix: Vec<u8>,
     /// The kind of an event.
     pub kind: Option<String>,
-    /// Also what only keeps the store's own house.
+    /// Also what writes operational partitions only ([`PartitionClass`]).
     pub all: bool,
 }
 
 impl Filter {
-    /// Every transaction from a position on, but for the store's own housekeeping.
+    /// Every transaction from a position on, but for those in operational partitions only.
     pub fn from(position: Position) -> Filter {
         Filter {
             from: Some(position),
@@ -265,7 +265,7 @@ impl Filter {
             && self.partition.as_ref().is_none_or(|partition| {
                 transaction.events.iter().filter_map(write).any(|write| self.meets(partition, &write))
             })
-            && (self.all || !is_housekeeping(transaction))
+            && (self.all || self.partition.is_some() || !is_operational(transaction))
     }
 
     fn meets(&self, partition: &[u8], write: &Write<'_>) -> bool {
@@ -275,13 +275,15 @@ impl Filter {
     }
 }
 
-/// Whether a transaction changes nothing but what the store keeps for itself.
-fn is_housekeeping(transaction: &Transaction) -> bool {
+/// Whether a transaction changes nothing but operational partitions.
+fn is_operational(transaction: &Transaction) -> bool {
     !transaction.events.is_empty()
         && transaction.events.iter().all(|event| match event {
             Event::RequestsExpired { .. } => true,
             Event::Unknown(_) => false,
-            event => write(event).is_some_and(|write| write.partition.first() == Some(&OWN_PARTITION_BYTE)),
+            event => {
+                write(event).is_some_and(|write| PartitionClass::of(write.partition) == PartitionClass::Operational)
+            }
         })
 }
 
@@ -409,11 +411,13 @@ mod tests {
     }
 
     #[test]
-    fn housekeeping_is_listed_only_when_asked_for() {
+    fn operational_partitions_are_listed_only_when_asked_for() {
         let expired = Event::RequestsExpired { requests: vec![] };
         for (events, shown) in [
             (vec![expired.clone()], false),
             (vec![set("\0requests", "x")], false),
+            (vec![set("usage", "2026/11"), set("mc-ownership", "b")], false),
+            (vec![set("usage", "2026/11"), set("graveler", "repos/r")], true),
             (vec![expired, set("p", "k")], true),
             (vec![], true),
         ] {

@@ -22,6 +22,7 @@ use crate::types::{Error, ErrorKind, Position};
 const PAGE: usize = 10;
 
 /// The bases under a store. A further one is a further line; `dir` is an empty directory for it.
+#[cfg_attr(not(feature = "sled"), expect(unused_variables, reason = "memory needs no directory"))]
 fn bases(dir: &Path) -> Vec<(&'static str, Arc<dyn Backend>)> {
     vec![
         ("memory", Arc::new(MemoryBackend::new())),

@@ -52,7 +52,11 @@ impl Shared {
     ///
     /// Waits at most `write_wait_ms` for room; once the transaction is with the committer it waits
     /// until the fate is known.
-    pub async fn submit(&self, mut submission: Submission) -> Result<Position, Refusal> {
+    pub async fn submit(
+        &self,
+        mut submission: Box<Submission>,
+        answer: oneshot::Receiver<Result<Position, Refusal>>,
+    ) -> Result<Position, Refusal> {
         let failed = |error| Err(Refusal::Failed(error));
         if let Err(error) = self.wait_for_memory().await {
             return failed(error);
@@ -67,9 +71,7 @@ impl Shared {
             },
         };
         submission._room = Some(room);
-        let (reply, answer) = oneshot::channel();
-        submission.reply = reply;
-        match self.queue.try_send(Command::Commit(Box::new(submission))) {
+        match self.queue.try_send(Command::Commit(submission)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Closed(_)) => return failed(closed()),
             Err(mpsc::error::TrySendError::Full(command)) => match self.within_wait(self.queue.send(command)).await {

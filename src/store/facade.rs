@@ -233,10 +233,17 @@ impl Store {
     /// The same, also with no events at all.
     pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
         let prepared = Prepared::new(&self.shared, context, Bytes::new(), events)?;
+        let blind = |read_at| Attempt { read_at, reads: Reads::default(), events: Vec::new() };
+        if prepared.indexed.is_empty() {
+            return match self.submit(blind(Position::ZERO), prepared, None).await {
+                Ok(position) => Ok(position),
+                Err(Refusal::Failed(error)) => Err(error),
+                Err(Refusal::Conflict) => Err(Error::new(ErrorKind::Internal, "a write that read nothing lost")),
+            };
+        }
         loop {
-            let pin = (!prepared.indexed.is_empty()).then(|| self.shared.view.pins().pin());
-            let read_at = pin.as_ref().map_or(Position::ZERO, |pin| pin.position());
-            let attempt = Attempt { read_at, reads: Reads::default(), events: Vec::new() };
+            let pin = self.shared.view.pins().pin();
+            let attempt = blind(pin.position());
             match self.submit(attempt, prepared.clone(), None).await {
                 Ok(position) => return Ok(position),
                 Err(Refusal::Failed(error)) => return Err(error),
@@ -258,9 +265,10 @@ impl Store {
             let old = old.map_err(|error| Refusal::Failed(Error::from(error)))?;
             old_values.push(old.map(|(_, value)| value));
         }
-        let (reply, _) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let Attempt { read_at, reads, .. } = attempt;
-        self.shared.submit(Submission { read_at, reads, old_values, prepared, lane, reply, _room: None }).await
+        let submission = Submission { read_at, reads, old_values, prepared, lane, reply, _room: None };
+        self.shared.submit(Box::new(submission), answer).await
     }
 
     /// What a store does by itself from time to time: builds missing indexes, forgets old requests.

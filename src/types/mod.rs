@@ -8,6 +8,7 @@ mod error;
 mod ids;
 mod key;
 mod limits;
+mod partition;
 mod slice;
 mod stamp;
 
@@ -16,5 +17,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use ids::{Digest, Hash, LogId, Position, Salt, Timestamp};
 pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};
 pub use limits::Limits;
+pub use partition::PartitionClass;
 pub use slice::Slice;
 pub use stamp::{ProjectionVersion, Stamp};

@@ -74,8 +74,10 @@ fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
-    let scale = 10f64.powi(2 - value.abs().log10().floor() as i32);
-    if scale.is_finite() && scale > 0.0 { (value * scale).round() / scale } else { value }
+    let places = value.abs().log10().floor() as i32 - 2;
+    // Powers of ten are exact only where they are whole, so they multiply and divide, never the other way round.
+    let whole = 10f64.powi(places.abs());
+    if places > 0 { (value / whole).round() * whole } else { (value * whole).round() / whole }
 }
 
 /// Reads recorded figures: one JSON object a line, as the bench prints them.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bed::{io, panicked};
-use super::sample::{KEY_BYTES, Noise, PARTITION, VALUE_BYTES, pair};
+use super::sample::{Noise, VALUE_BYTES, pair};
 use crate::types::{Error, ErrorKind, Result};
 
 /// Length and checksum before each record.
@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 8;
 /// As many as the store's own queue holds.
 const QUEUE_RECORDS: usize = 4096;
 const BATCH_RECORDS_MAX: usize = 8192;
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// A file of zeros, on disk, that is written round and round.
 pub(super) struct Ring {
@@ -56,12 +56,16 @@ impl Ring {
 /// What a client sends.
 struct Record {
     body: Vec<u8>,
-    /// What the log's chain and the view ask for: the body's digest, the entry.
-    kept: Option<(Sha256Digest, Arc<[u8]>, Arc<[u8]>)>,
+    kept: Option<Kept>,
     done: oneshot::Sender<()>,
 }
 
-type Sha256Digest = [u8; 32];
+/// What the log's chain and the view ask for.
+struct Kept {
+    digest: [u8; 32],
+    key: Arc<[u8]>,
+    value: Arc<[u8]>,
+}
 
 /// Group commit as bare as it gets: tasks send records through a bounded queue to one thread, which writes
 /// whatever has come with one write and one sync, and wakes each client. With `kept` also a digest and a chain hash of each
@@ -86,9 +90,10 @@ impl GroupCommit {
         let (queue, kept, noise) = (self.queue.clone(), self.kept, self.noise.clone());
         move |i| {
             let body = noise.record(i).to_vec();
-            let kept = kept.then(|| {
-                let value = &body[..VALUE_BYTES];
-                (Sha256::digest(&body).into(), Arc::from(&pair(i)[..]), Arc::from(value))
+            let kept = kept.then(|| Kept {
+                digest: Sha256::digest(&body).into(),
+                key: Arc::from(&pair(i)[..]),
+                value: Arc::from(&body[..VALUE_BYTES]),
             });
             let queue = queue.clone();
             Box::pin(async move {
@@ -120,7 +125,7 @@ fn write(mut ring: Ring, mut records: mpsc::Receiver<Record>) -> Result<()> {
             buffer.extend_from_slice(&(body.len() as u32).to_le_bytes());
             buffer.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
             buffer.extend_from_slice(body);
-            if let Some((digest, key, value)) = record.kept.take() {
+            if let Some(Kept { digest, key, value }) = record.kept.take() {
                 chain = Sha256::new().chain_update(chain).chain_update(digest).finalize().into();
                 view.insert(key, value);
             }
@@ -135,5 +140,3 @@ fn write(mut ring: Ring, mut records: mpsc::Receiver<Record>) -> Result<()> {
     std::hint::black_box((chain, view.len()));
     Ok(())
 }
-
-const _: () = assert!(KEY_BYTES > PARTITION.len());

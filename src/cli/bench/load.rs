@@ -76,7 +76,7 @@ pub(super) struct Driven {
     pub longest: Duration,
 }
 
-/// Lets `clients` tasks repeat `operation` until `until` says stop. Each call gets a number of its own from `numbers`.
+/// Lets `clients` tasks repeat `operation`, each at least once, until `until` says stop. Each call gets a number of its own from `numbers`.
 pub(super) async fn drive<F>(
     clients: usize,
     numbers: &Arc<AtomicU64>,
@@ -93,13 +93,15 @@ where
         tasks.spawn(async move {
             let (mut done, mut longest) = (0, Duration::ZERO);
             let mut before = Instant::now();
-            while !until() {
+            loop {
                 operation(numbers.fetch_add(1, Ordering::Relaxed)).await?;
                 let now = Instant::now();
                 longest = longest.max(now - before);
                 (before, done) = (now, done + 1);
+                if until() {
+                    return Ok((done, longest));
+                }
             }
-            Ok((done, longest))
         });
     }
     let (mut done, mut longest) = (0, Duration::ZERO);

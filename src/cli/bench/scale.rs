@@ -40,8 +40,8 @@ impl Scale {
     pub const QUICK: Scale = Scale {
         rounds: 5,
         round: Duration::from_millis(200),
-        entries: 200_000,
-        replayed: 200_000,
+        entries: 100_000,
+        replayed: 100_000,
         history: 200_000,
         file_bytes: 64 << 20,
         segment_bytes: 64 << 20,

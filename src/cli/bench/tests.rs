@@ -62,10 +62,10 @@ async fn only_what_is_asked_for() {
 
 #[test]
 fn a_figure_has_the_members_of_the_contract() {
-    let figure = Figure::rate("set-64", &[98_765.4], "writes/s", &[123_456.7], 0.75);
+    let figure = Figure::rate("set-64", &[27_012_345.6], "writes/s", &[123_456.7], 0.75);
     let json = serde_json::to_string(&figure).unwrap();
     let expect =
-        r#"{"name":"set-64","value":98800.0,"unit":"writes/s","reference":123000.0,"ratio":0.8,"target":0.75}"#;
+        r#"{"name":"set-64","value":27000000.0,"unit":"writes/s","reference":123000.0,"ratio":219.0,"target":0.75}"#;
     assert_eq!(json, expect);
     assert_eq!(recorded(&format!("\n{json}\n")).unwrap(), [figure]);
     let cost = serde_json::to_string(&Figure::cost("open-after-kill", 0.12345, "s", 1.0)).unwrap();
