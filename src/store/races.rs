@@ -15,7 +15,7 @@ use super::threads::Threads;
 use super::{Batch, Context, Durability, RequestId, ScanOptions, Settings, Store, Tx, checkpoint, indexing};
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
 use crate::env::sim::{Fault, Operation, SimWorld};
-use crate::types::{Digest, ErrorKind, Page, Position, Slice, Stamp};
+use crate::types::{Digest, ErrorKind, Page, Position, Result, Slice, Stamp};
 
 /// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn index(stepped: &Stepped) -> Vec<Vec<u8>> {
     found
 }
 
-fn build(stepped: &mut Stepped) -> crate::Result<()> {
+fn build(stepped: &mut Stepped) -> Result<()> {
     let store = stepped.store.clone();
     stepped.one(async move { store.build_indexes().await })
 }
