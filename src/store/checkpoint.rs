@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{counter, histogram};
+use tokio::sync::MutexGuard;
 use tracing::Instrument as _;
 
 use super::engine::Shared;
@@ -14,7 +15,12 @@ use crate::types::{Error, Hash, Position, Result, Stamp};
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
 /// the position reached. Only what is synced is written. One at a time; others wait.
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<Position> {
-    let _one = shared.checkpointing.lock().await;
+    let one = shared.checkpointing.lock().await;
+    run_alone(shared, &one).await
+}
+
+/// The same for who already keeps other checkpoints away.
+pub(crate) async fn run_alone(shared: &Arc<Shared>, _one: &MutexGuard<'_, ()>) -> Result<Position> {
     let frozen_at = shared.ask(Command::Freeze).await??;
     let span = tracing::debug_span!("checkpoint", position = %frozen_at);
     let done = write_frozen(shared, frozen_at).instrument(span).await;

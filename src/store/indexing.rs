@@ -5,8 +5,6 @@
 //! later change that is already there hides them. The index is asked only once it is whole; a
 //! checkpoint names it as being built until then, so that a kill starts the build again.
 
-use std::sync::Arc;
-
 use super::checkpoint;
 use super::context::Context;
 use super::engine::Shared;
@@ -61,37 +59,41 @@ impl Store {
         if missing.is_empty() {
             return Ok(());
         }
-        insert_entries(shared, &missing).await?;
+        self.insert_entries(&missing).await?;
+        // No other checkpoint may come between the transaction and the stamp that calls the index whole.
+        let one = shared.checkpointing.lock().await;
+        // A checkpoint needs a position of its own to be stamped with, and the audit should say that
+        // something happened here.
+        self.append(&Context::new("lakelog").reason("an index was built"), Vec::new()).await?;
         for projection in shared.built.lock().iter_mut() {
             if let Some(name) = projection.name.strip_prefix(BUILDING) {
                 projection.name = name.to_owned();
             }
         }
-        // A checkpoint needs a position of its own to be stamped with, and the audit should say that
-        // something happened here.
-        self.append(&Context::new("lakelog").reason("an index was built"), Vec::new()).await?;
-        checkpoint::run(shared).await.map(|_| ())
+        checkpoint::run_alone(shared, &one).await.map(|_| ())
     }
-}
 
-async fn insert_entries(shared: &Arc<Shared>, missing: &IndexSet) -> Result<()> {
-    let pin = shared.view.pins().pin();
-    let mut scanner = Scanner::new(shared.view.clone(), pin, &[], Vec::new(), 0);
-    loop {
-        let page: Vec<Entry> = scanner.page().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for entry in &page {
-            let mut set = WriteSet::default();
-            missing.project(&entry.encoded_key, None, Some(&entry.value), &mut set);
-            if !set.is_empty() {
-                shared.view.insert_late(entry.version, &set);
+    async fn insert_entries(&self, missing: &IndexSet) -> Result<()> {
+        let shared = self.shared();
+        let pin = shared.view.pins().pin();
+        let mut scanner = Scanner::new(shared.view.clone(), pin, &[], Vec::new(), 0);
+        loop {
+            let page: Vec<Entry> = scanner.page().await?;
+            if page.is_empty() {
+                return Ok(());
             }
-        }
-        // The committer rings for a checkpoint only when something is written.
-        if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
-            shared.checkpoint_due.notify_one();
+            for entry in &page {
+                let mut set = WriteSet::default();
+                missing.project(&entry.encoded_key, None, Some(&entry.value), &mut set);
+                if !set.is_empty() {
+                    shared.view.insert_late(entry.version, &set);
+                }
+            }
+            if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
+                // Memory stays bounded although nobody else may be writing.
+                self.append(&Context::new("lakelog").reason("an index is being built"), Vec::new()).await?;
+                checkpoint::run(shared).await?;
+            }
         }
     }
 }
