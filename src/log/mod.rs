@@ -131,7 +131,7 @@ pub trait Log: Debug + Send + Sync {
     fn upkeep(&self) -> Result<(), LogError>;
 
     /// Syncs, leaves a durable mark, refuses further calls and gives the lock back. Dropping the log
-    /// instead is like a kill. Errors as [`Log::sync`].
+    /// instead is like a kill. Errors as [`Log::sync`], after which it is closed all the same.
     fn close(&self) -> Result<(), LogError>;
 
     /// The oldest readable state: transactions above it can be read.

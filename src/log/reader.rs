@@ -68,7 +68,8 @@ impl LogFiles {
     pub fn refresh(&self) -> Result<Position, LogError> {
         let mut seen = self.seen.lock();
         let manifest = manifest::load(self.source.fs.as_ref(), &self.dir)?.manifest;
-        if manifest != *seen.manifest {
+        // An older one is what is left of a slot that is being written or is damaged: what was seen stays seen.
+        if manifest.generation > seen.manifest.generation {
             let promise = seen.promise;
             let same_active = manifest.active() == seen.manifest.active();
             let fresh = Seen::at_active(Arc::new(manifest), promise);

@@ -206,3 +206,22 @@ fn a_spare_prepared_at_any_moment_harms_no_rotation() {
     let found = verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap();
     assert!(found.problems.is_empty(), "{:?}", found.problems);
 }
+
+/// A reader that finds the newest slot half written or damaged falls back to the other one, but never behind what it saw.
+#[test]
+fn a_reader_does_not_go_back_to_an_older_manifest() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    for n in 1..=4 {
+        log.append(Position(n - 1), &[draft(n as i64, &[n as u8; 40 << 10])]).unwrap();
+        log.sync().unwrap();
+    }
+    let files = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    let (head, segments) = (files.head().unwrap(), files.segments());
+    assert_eq!((head.position, segments.len()), (Position(4), 4));
+    let newest = manifest::load(disk.env.fs.as_ref(), &disk.dir).unwrap().slot;
+    std::fs::write(manifest::slot_path(&disk.dir, newest), b"torn").unwrap();
+    assert_eq!(files.refresh().unwrap(), Position(4));
+    assert_eq!((files.head().unwrap(), files.segments()), (head, segments));
+    assert_eq!(payloads(files.frames(Position(1), Check::Chain).unwrap()).len(), 4);
+}

@@ -234,6 +234,24 @@ impl FileLog {
         Ok(())
     }
 
+    /// The promise of everything synced, durable in two places.
+    fn leave_marks(&self, writer: &mut Writer) -> Result<(), LogError> {
+        writer.check()?;
+        let View { synced, manifest, .. } = self.view.lock().clone();
+        let marked = self.write_mark(writer, synced).and_then(|()| writer.file.sync_data());
+        marked.map_err(|error| writer.latch(error, synced.position, synced.position))?;
+        // A second witness far from the first: one lost block at the tail cannot take both.
+        if manifest.promise < synced.position {
+            let promised = Manifest {
+                generation: manifest.generation + 1,
+                promise: synced.position,
+                ..Manifest::clone(&manifest)
+            };
+            self.store_manifest(writer, promised)?;
+        }
+        Ok(())
+    }
+
     /// A mark at the end of the frames, not synced by itself.
     fn write_mark(&self, writer: &Writer, synced: Head) -> io::Result<()> {
         let mut mark = Vec::with_capacity(MARK_BYTES as usize);
@@ -278,24 +296,13 @@ impl Log for FileLog {
     }
 
     fn close(&self) -> Result<(), LogError> {
-        self.sync()?;
+        let synced = self.sync();
         let mut writer = self.writer.lock();
-        writer.check()?;
-        let View { synced, manifest, .. } = self.view.lock().clone();
-        let closed = self.write_mark(&writer, synced).and_then(|()| writer.file.sync_data());
-        closed.map_err(|error| writer.latch(error, synced.position, synced.position))?;
-        // A second witness far from the first: one lost block at the tail cannot take both.
-        if manifest.promise < synced.position {
-            let promised = Manifest {
-                generation: manifest.generation + 1,
-                promise: synced.position,
-                ..Manifest::clone(&manifest)
-            };
-            self.store_manifest(&mut writer, promised)?;
-        }
+        let closed = synced.and_then(|_| self.leave_marks(&mut writer));
+        // Nothing is written any more, latched or not: the next opener recovers.
         writer.state = State::Closed;
         *self.lock.lock() = None;
-        Ok(())
+        closed
     }
 
     fn id(&self) -> LogId {

@@ -82,6 +82,13 @@ pub(super) struct Items {
     pub next: Option<Slice>,
 }
 
+impl Version {
+    /// The bytes of its value.
+    fn bytes(&self) -> usize {
+        self.value.as_ref().map_or(0, |value| value.len())
+    }
+}
+
 impl Versions {
     fn as_slice(&self) -> &[Version] {
         match self {
@@ -91,7 +98,9 @@ impl Versions {
     }
 
     fn newest(&self, at: Position) -> Option<&Version> {
-        self.as_slice().iter().rev().find(|version| version.position <= at)
+        // Searched, not walked: a key may have very many versions, and a reader may stand far below them.
+        let versions = self.as_slice();
+        versions.get(..versions.partition_point(|version| version.position <= at))?.last()
     }
 
     /// Adds a version in its place; a second one at the same position replaces the first.
@@ -148,20 +157,26 @@ impl Memtable {
 
     /// Takes back a transaction that was inserted above `head` but not appended.
     pub fn retract(&self, head: Position, set: &WriteSet) {
+        let mut bytes = 0;
         let mut map = self.map.write();
         for range in &set.ranges {
-            map.ranges.retract(range, head);
+            bytes += map.ranges.retract(range, head) * (range.prefix().len() + ENTRY_OVERHEAD_BYTES);
         }
         for write in &set.writes {
             let Slot::Occupied(mut slot) = map.entries.entry(write.key.clone()) else { continue };
-            let kept: Vec<Version> =
-                slot.get().as_slice().iter().filter(|version| version.position <= head).cloned().collect();
+            let versions = slot.get().as_slice();
+            let kept = versions.partition_point(|version| version.position <= head);
+            let (kept, taken) = versions.split_at(kept);
+            bytes += taken.iter().map(|version| version.bytes() + VERSION_OVERHEAD_BYTES).sum::<usize>();
             if kept.is_empty() {
+                // The first version of a key costs what an entry costs.
+                bytes += write.key.len() + ENTRY_OVERHEAD_BYTES - VERSION_OVERHEAD_BYTES;
                 slot.remove();
             } else {
-                *slot.get_mut() = Versions::Many(kept);
+                *slot.get_mut() = Versions::Many(kept.to_vec());
             }
         }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// What is known of a key at a position.
@@ -269,7 +284,7 @@ fn fetch<'a>(entries: impl Iterator<Item = (&'a Key, &'a Versions)>) {
 /// Inserts one write and returns the memory it takes.
 fn insert_write(entries: &mut BTreeMap<Key, Versions>, position: Position, write: &Write) -> usize {
     let version = Version { position, value: write.value.clone() };
-    let value_bytes = write.value.as_ref().map_or(0, |value| value.len());
+    let value_bytes = version.bytes();
     match entries.entry(write.key.clone()) {
         Slot::Vacant(slot) => {
             slot.insert(Versions::One(version));

@@ -28,10 +28,12 @@ impl RangeTombstones {
         *self.lengths.entry(range.prefix().len()).or_default() += 1;
     }
 
-    /// Takes back what was recorded above a position.
-    pub fn retract(&mut self, range: &KeyRange, above: Position) {
-        let Some(positions) = self.positions.get_mut(range.prefix()) else { return };
+    /// Takes back what was recorded above a position; says how many that were.
+    pub fn retract(&mut self, range: &KeyRange, above: Position) -> usize {
+        let Some(positions) = self.positions.get_mut(range.prefix()) else { return 0 };
+        let before = positions.len();
         positions.retain(|&position| position <= above);
+        let retracted = before - positions.len();
         if positions.is_empty() {
             self.positions.remove(range.prefix());
             let length = range.prefix().len();
@@ -42,6 +44,7 @@ impl RangeTombstones {
                 }
             }
         }
+        retracted
     }
 
     /// The newest range delete not above `at` that covers the key, and its prefix.

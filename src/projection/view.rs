@@ -73,11 +73,20 @@ impl View {
         self.swap(&layers, tables, layers.base_position);
     }
 
-    /// Inserts entries at a position that was published long ago: those of an index that is being
-    /// built. Never races a freeze, so they are in a memtable that a checkpoint will still write.
-    pub fn insert_late(&self, position: Position, set: &WriteSet) {
+    /// Inserts entries at a position that was published long ago, those of an index that is being
+    /// built, unless the layers have been replaced since `generation`: `false` then, and nothing is inserted.
+    ///
+    /// So the caller has looked at every layer below the active memtable, where a newer change would not be
+    /// found any more behind what is inserted; within the active one positions decide. Never races a
+    /// freeze, so the entries are in a memtable that a checkpoint will still write.
+    pub fn insert_late(&self, generation: u64, position: Position, set: &WriteSet) -> bool {
         let _replacing = self.replacing.lock();
-        self.layers.load().active().insert(position, set);
+        let layers = self.layers.load();
+        let unchanged = layers.generation == generation;
+        if unchanged {
+            layers.active().insert(position, set);
+        }
+        unchanged
     }
 
     /// Drops the memtables that a checkpoint has brought into the base, which now stands at
@@ -145,7 +154,7 @@ async fn read(layers: Guard<Arc<Layers>>, key: &[u8], at: Position) -> Result<Op
 
 impl Layers {
     /// Tells one arrangement of layers from another.
-    pub(super) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation
     }
 

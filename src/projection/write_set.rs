@@ -28,11 +28,6 @@ impl WriteSet {
         self.ranges.is_empty() && self.writes.is_empty()
     }
 
-    /// Whether a write of this set changes what a read of the key saw.
-    pub fn meets_key(&self, key: &[u8]) -> bool {
-        self.writes.iter().any(|write| &*write.key == key) || self.ranges.iter().any(|range| range.contains(key))
-    }
-
     /// Whether a write of this set changes what a read of `from <= key < to` saw (`to` empty: no end).
     pub fn meets_range(&self, from: &[u8], to: &[u8]) -> bool {
         let inside = |key: &[u8]| key >= from && (to.is_empty() || key < to);

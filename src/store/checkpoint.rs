@@ -4,32 +4,43 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{counter, histogram};
-use tokio::sync::MutexGuard;
 use tracing::Instrument as _;
 
 use super::engine::Shared;
 use super::submission::Command;
 use crate::projection::changes;
-use crate::types::{Error, Hash, Position, Result, Stamp};
+use crate::types::{Error, Hash, Position, ProjectionVersion, Result, Stamp};
 
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
 /// the position reached. Only what is synced is written. One at a time; others wait.
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<Position> {
-    let one = shared.checkpointing.lock().await;
-    run_alone(shared, &one).await
+    let _one = shared.checkpointing.lock().await;
+    freeze_and_write(shared, None).await
 }
 
-/// The same for who already keeps other checkpoints away.
-pub(crate) async fn run_alone(shared: &Arc<Shared>, _one: &MutexGuard<'_, ()>) -> Result<Position> {
+/// The same, after which the base holds the given indexes whole: what was missing of them is in the memtables.
+pub(crate) async fn run_as(shared: &Arc<Shared>, built: Vec<ProjectionVersion>) -> Result<Position> {
+    let _one = shared.checkpointing.lock().await;
+    let done = freeze_and_write(shared, Some(&built)).await?;
+    *shared.built.lock() = built;
+    Ok(done)
+}
+
+async fn freeze_and_write(shared: &Arc<Shared>, built: Option<&[ProjectionVersion]>) -> Result<Position> {
     let frozen_at = shared.ask(Command::Freeze).await??;
     let span = tracing::debug_span!("checkpoint", position = %frozen_at);
-    let done = write_frozen(shared, frozen_at).instrument(span).await;
+    let done = write_frozen(shared, frozen_at, built).instrument(span).await;
     *shared.checkpoint_failure.lock() = done.as_ref().err().map(Error::report);
     done
 }
 
-/// Writes every frozen memtable, oldest first.
-pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result<Position> {
+/// Writes every frozen memtable, oldest first. The stamp of the last one names the indexes `built`, if given: those before
+/// it do not hold them whole.
+pub(crate) async fn write_frozen(
+    shared: &Shared,
+    frozen_at: Position,
+    built: Option<&[ProjectionVersion]>,
+) -> Result<Position> {
     let started = Instant::now();
     loop {
         let layers = shared.view.layers();
@@ -40,7 +51,8 @@ pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result
         let to = above.unwrap_or(layers.active()).floor();
         drop(layers);
         if to > base_position {
-            let stamp = stamp_at(shared, to)?;
+            let built = built.filter(|_| to == frozen_at);
+            let stamp = stamp_at(shared, to, built)?;
             let keep = shared.view.pins().pinned(to);
             if let Err(error) = base.write(&stamp, &keep, changes(table, keep.clone())).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
@@ -58,26 +70,29 @@ pub(crate) async fn write_frozen(shared: &Shared, frozen_at: Position) -> Result
 
 /// One piece of the base's background work; `true` when there is more.
 pub(crate) async fn maintain(shared: &Shared) -> Result<bool> {
-    let (base, position) = {
+    let base = {
+        // A checkpoint in between would make the list of pinned positions an old one, which lets go of what
+        // the checkpoint keeps.
+        let _one = shared.checkpointing.lock().await;
         let layers = shared.view.layers();
-        (layers.base().clone(), layers.base_position())
+        layers.base().retain(&shared.view.pins().pinned(layers.base_position()));
+        layers.base().clone()
     };
-    base.retain(&shared.view.pins().pinned(position));
     Ok(base.maintain().await?)
 }
 
-fn stamp_at(shared: &Shared, position: Position) -> Result<Stamp> {
+fn stamp_at(shared: &Shared, position: Position, built: Option<&[ProjectionVersion]>) -> Result<Stamp> {
     Ok(Stamp {
         log_id: shared.log.id(),
         format: Stamp::FORMAT,
         position,
         chain: chain_at(shared.log.as_ref(), position)?,
-        projections: shared.built.lock().clone(),
+        projections: built.map_or_else(|| shared.built.lock().clone(), <[_]>::to_vec),
     })
 }
 
 /// The chain hash at a position that the log holds.
-pub(crate) fn chain_at(log: &dyn crate::log::Log, position: Position) -> Result<Hash> {
+fn chain_at(log: &dyn crate::log::Log, position: Position) -> Result<Hash> {
     let head = log.head();
     if head.position == position {
         return Ok(head.chain);

@@ -119,6 +119,7 @@ impl Committer {
             self.commit(&mut batch);
             self.lanes.advance();
         }
+        self.sync_when_due();
     }
 
     fn control(&mut self, command: Command, batch: &mut Batch) {
@@ -134,10 +135,8 @@ impl Committer {
             Command::Sync(reply) => {
                 let _ = reply.send(self.sync());
             }
-            Command::Tick => {
-                self.lanes.tick();
-                self.sync_when_due();
-            }
+            // Whatever the step was, it ends with the sync that is due.
+            Command::Tick => self.lanes.tick(),
             Command::Close(reply) => {
                 let _ = reply.send(self.end());
             }

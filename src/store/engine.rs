@@ -100,7 +100,8 @@ impl Shared {
         let freed = async {
             loop {
                 let freed = self.memory_freed.notified();
-                if !full() {
+                // Whoever closes the store has set this before waking us; what follows says it to the caller.
+                if !full() || self.closing.load(Ordering::Acquire) {
                     return;
                 }
                 freed.await;

@@ -213,7 +213,9 @@ impl Store {
                 Err(Refusal::Conflict) => losses += 1,
             }
             drop(tx);
-            if losses >= LOSSES_BEFORE_LANE && lane.is_none() {
+            if losses % LOSSES_BEFORE_LANE == 0 {
+                // One that was held and lost to time is given back first, and its turn comes again.
+                drop(lane.take());
                 lane = Some(LaneTicket::reserve(&self.shared, reads).await?);
             }
         }
@@ -250,7 +252,13 @@ impl Store {
         }
     }
 
-    async fn submit(&self, attempt: Attempt, prepared: Prepared, lane: Option<LaneId>) -> Result<Position, Refusal> {
+    /// Reads what the indexes need of before, and sends a decided transaction to the committer.
+    pub(super) async fn submit(
+        &self,
+        attempt: Attempt,
+        prepared: Prepared,
+        lane: Option<LaneId>,
+    ) -> Result<Position, Refusal> {
         let mut old_values = Vec::with_capacity(prepared.indexed.len());
         for write in prepared.indexed_writes() {
             let old = self.shared.view.get(&write.key, attempt.read_at).await;
@@ -311,6 +319,8 @@ impl Store {
         let threads = self.threads.clone();
         // A thread may be in the middle of a long write to the base.
         tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
+        // A checkpoint that a caller asked for may still write to the base: the directory is not free before.
+        let _checkpointing = self.shared.checkpointing.lock().await;
         let closed = self.shared.log.close();
         self.shared.view.close();
         done?;

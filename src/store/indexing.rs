@@ -1,9 +1,9 @@
 //! Building an index that a store does not have yet, while everything else serves.
 //!
 //! From the open on, every write keeps the new index up like the others. What was written before is
-//! read at one pinned position and its entries are inserted at the versions of what they index, so a
-//! later change that is already there hides them. The index is asked only once it is whole; a
-//! checkpoint names it as being built until then, so that a kill starts the build again.
+//! read at one pinned position and its entries are inserted at the versions of what they index, unless
+//! something newer is known of them. The index is asked only once it is whole in the base; a checkpoint
+//! names it as being built until then, so that a kill starts the build again.
 
 use super::checkpoint;
 use super::context::Context;
@@ -60,17 +60,15 @@ impl Store {
             return Ok(());
         }
         self.insert_entries(&missing).await?;
-        // No other checkpoint may come between the transaction and the stamp that calls the index whole.
-        let one = shared.checkpointing.lock().await;
-        // A checkpoint needs a position of its own to be stamped with, and the audit should say that
-        // something happened here.
-        self.append(&Context::new("lakelog").reason("an index was built"), Vec::new()).await?;
-        for projection in shared.built.lock().iter_mut() {
-            if let Some(name) = projection.name.strip_prefix(BUILDING) {
-                projection.name = name.to_owned();
-            }
-        }
-        checkpoint::run_alone(shared, &one).await.map(|_| ())
+        self.mark("an index was built").await?;
+        // All entries are frozen with this checkpoint, so the stamp of its last write may name the index as whole.
+        checkpoint::run_as(shared, shared.indexes.versions()).await.map(|_| ())
+    }
+
+    /// A checkpoint needs a position of its own to be stamped with, and the audit should say that something
+    /// happened here.
+    async fn mark(&self, reason: &str) -> Result<()> {
+        self.append(&Context::new("lakelog").reason(reason), Vec::new()).await.map(|_| ())
     }
 
     async fn insert_entries(&self, missing: &IndexSet) -> Result<()> {
@@ -82,18 +80,38 @@ impl Store {
             if page.is_empty() {
                 return Ok(());
             }
-            for entry in &page {
-                let mut set = WriteSet::default();
-                missing.project(&entry.encoded_key, None, Some(&entry.value), &mut set);
-                if !set.is_empty() {
-                    shared.view.insert_late(entry.version, &set);
-                }
+            for entry in page.iter().filter(|entry| missing.covers(&entry.encoded_key)) {
+                insert_entry(shared, missing, entry).await?;
             }
+            // The committer rings for a checkpoint only when something is written.
             if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
-                // Memory stays bounded although nobody else may be writing.
-                self.append(&Context::new("lakelog").reason("an index is being built"), Vec::new()).await?;
+                self.mark("an index is being built").await?;
                 checkpoint::run(shared).await?;
             }
+        }
+    }
+}
+
+/// Inserts the index entries of an entry that was read a while ago.
+async fn insert_entry(shared: &Shared, missing: &IndexSet, entry: &Entry) -> Result<()> {
+    let mut old = WriteSet::default();
+    missing.project(&entry.encoded_key, None, Some(&entry.value), &mut old);
+    loop {
+        let generation = shared.view.layers().generation();
+        let now = shared.view.latest(&entry.encoded_key).await?;
+        let mut current = WriteSet::default();
+        missing.project(&entry.encoded_key, None, now.as_ref().map(|(_, value)| &value[..]), &mut current);
+        let mut set = WriteSet::default();
+        for write in &old.writes {
+            // What the entry does not give any more was deleted by the write that changed it; what is there
+            // already was written since, or by a build that was interrupted.
+            let wanted = current.writes.iter().any(|now| now.key == write.key);
+            if wanted && shared.view.latest(&write.key).await?.is_none() {
+                set.writes.push(write.clone());
+            }
+        }
+        if set.is_empty() || shared.view.insert_late(generation, entry.version, &set) {
+            return Ok(());
         }
     }
 }

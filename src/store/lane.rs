@@ -28,9 +28,21 @@ impl Reads {
         self.keys.is_empty() && self.ranges.is_empty()
     }
 
-    /// Whether the writes change what was read.
-    pub fn met_by(&self, set: &WriteSet) -> bool {
-        self.keys.iter().any(|key| set.meets_key(key)) || self.ranges.iter().any(|(from, to)| set.meets_range(from, to))
+    /// Puts the keys in order, as [`Reads::met_by`] needs them.
+    fn sorted(mut self) -> Reads {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        self
+    }
+
+    /// Whether the writes change what was read. Keys are sorted: both sides may be large, and the committer waits.
+    fn met_by(&self, set: &WriteSet) -> bool {
+        set.writes.iter().any(|write| self.keys.binary_search(&write.key).is_ok())
+            || set.ranges.iter().any(|range| {
+                let first = self.keys.partition_point(|key| &key[..] < range.prefix());
+                self.keys.get(first).is_some_and(|key| range.contains(key))
+            })
+            || self.ranges.iter().any(|(from, to)| set.meets_range(from, to))
     }
 }
 
@@ -54,7 +66,7 @@ struct Held {
 impl Lanes {
     /// Queues a caller for the lane.
     pub fn reserve(&mut self, id: LaneId, reads: Reads, granted: oneshot::Sender<()>) {
-        self.waiting.push_back((id, reads, granted));
+        self.waiting.push_back((id, reads.sorted(), granted));
         self.advance();
     }
 
@@ -74,8 +86,10 @@ impl Lanes {
     /// it as well from now on.
     pub fn widen(&mut self, id: LaneId, reads: &Reads) {
         if let Some(held) = self.held.as_mut().filter(|held| held.id == id) {
-            held.reads.keys.extend(reads.keys.iter().cloned());
-            held.reads.ranges.extend(reads.ranges.iter().cloned());
+            let mut widened = std::mem::take(&mut held.reads);
+            widened.keys.extend(reads.keys.iter().cloned());
+            widened.ranges.extend(reads.ranges.iter().cloned());
+            held.reads = widened.sorted();
         }
     }
 

@@ -25,8 +25,11 @@ mod threads;
 mod transaction;
 
 #[cfg(test)]
-#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod serializable;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

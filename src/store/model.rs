@@ -11,7 +11,7 @@ use super::simulation::{Stepped, ready};
 use super::{Batch, Predicate, Reader, ScanOptions, Settings};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Keep, SimWorld};
-use crate::types::{ErrorKind, Position};
+use crate::types::{ErrorKind, Key, Position};
 
 type Keys = (u8, u8);
 type Model = BTreeMap<(Vec<u8>, Vec<u8>), (Position, Vec<u8>)>;
@@ -306,9 +306,13 @@ impl World {
     /// Everything, and that the index says what the users say.
     fn check(&mut self) {
         let entries = self.stepped.as_ref().unwrap().entries();
-        let expected: usize = self.model.len();
         let (own, outside): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| key.first() == Some(&0));
-        assert_eq!(outside.len(), expected);
+        let expected = self.model.iter().map(|((p, k), (_, value))| (Key::encode(p, k), value.clone()));
+        assert_eq!(outside, expected.collect::<Vec<_>>());
+        for ((p, k), (version, _)) in &self.model {
+            let found = ready(self.stepped.as_ref().unwrap().store.get(p, k)).unwrap();
+            assert_eq!(found.map(|entry| entry.version), Some(*version));
+        }
         let mut users: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         for ((p, k), (_, value)) in &self.model {
             if p == b"auth" && k.starts_with(b"users/") && value.len() == 4 && value[0] == 0x22 {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::Instrument as _;
 
 use super::builder::Builder;
-use super::checkpoint::{chain_at, write_frozen};
+use super::checkpoint::write_frozen;
 use super::committer::Committer;
 use super::engine::{Shared, room_units};
 use super::facade::Store;
@@ -144,13 +144,31 @@ fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<
     let (env, dir) = (&builder.env, &builder.dir.join(LOG_DIR));
     let known = stamp.map(|stamp| (stamp.log_id, stamp.position));
     match existing {
-        Existing::Forbidden => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+        Existing::Forbidden => create_log(env, lock, dir, settings, stamp),
         Existing::Required => Ok(FileLog::open(env.clone(), lock, dir, settings, known)?),
         Existing::Allowed => match FileLog::open(env.clone(), lock.clone(), dir, settings.clone(), known) {
-            Err(LogError::NotFound { .. }) => Ok(FileLog::create(env.clone(), lock, dir, settings)?),
+            Err(LogError::NotFound { .. }) => create_log(env, lock, dir, settings, stamp),
             opened => Ok(opened?),
         },
     }
+}
+
+/// A new log, but not in the place of one that was lost: its base, which a new log has no use for, may then be all that is
+/// left of it.
+fn create_log(env: &Env, lock: DirLock, dir: &Path, settings: LogSettings, stamp: Option<&Stamp>) -> Result<FileLog> {
+    let failed = |source| LogError::Io { action: "look for the log", path: dir.to_path_buf(), source };
+    if let Some(stamp) = stamp
+        && !env.fs.exists(dir).map_err(failed)?
+    {
+        let message = format!(
+            "the log is missing, but there is a base made from it, path=`{}` log=`{}` position=`{}`; put the log back, or remove the base to begin anew",
+            dir.display(),
+            stamp.log_id,
+            stamp.position
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(FileLog::create(env.clone(), lock, dir, settings)?)
 }
 
 fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
@@ -197,7 +215,7 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
     if !indexing::all_known(&builder.indexes, &stamp.projections) {
         return Ok(false);
     }
-    Ok(stamp.position > Position::ZERO && chain_at(log, stamp.position)? == stamp.chain)
+    Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
 }
 
 /// Applies every transaction above `from` and publishes the head.
@@ -216,7 +234,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
             shared.log_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
-            write_frozen(shared, position).await?;
+            write_frozen(shared, position, None).await?;
         }
     }
     Ok(())

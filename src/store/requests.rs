@@ -1,7 +1,13 @@
 //! Request ids: remembered outcomes, and their expiry by event (law 10).
 
+use bytes::Bytes;
+
+use super::lane::Reads;
+use super::prepare::Prepared;
+use super::submission::Refusal;
+use super::transaction::Attempt;
 use crate::event::Event;
-use crate::projection::{REQUESTS, REQUESTS_BY_TIME, Remembered, Scanner, decode_request_time_key};
+use crate::projection::{Pin, REQUESTS, REQUESTS_BY_TIME, Remembered, Scanner, decode_request_time_key};
 use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, Position, Result, Timestamp};
 
 use super::context::{Context, RequestId};
@@ -39,20 +45,30 @@ impl Store {
         let before = Timestamp(shared.log.head().time.0.saturating_sub(retention_us));
         let mut forgotten = 0;
         loop {
-            let requests = expired(shared, before).await?;
+            let pin = shared.view.pins().pin();
+            let requests = expired(shared, &pin, before).await?;
             if requests.is_empty() {
                 return Ok(forgotten);
             }
-            forgotten += requests.len();
-            self.emit(&Context::new("lakelog"), vec![Event::RequestsExpired { requests }]).await?;
+            let count = requests.len();
+            // Read, not only chosen: an id that was forgotten and used again in between stays remembered.
+            let keys = requests.iter().map(|(_, id)| Key::new(REQUESTS, id.as_bytes())).collect();
+            let reads = Reads { keys, ranges: Vec::new() };
+            let events = vec![Event::RequestsExpired { requests }];
+            let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events)?;
+            let attempt = Attempt { read_at: pin.position(), reads, events: Vec::new() };
+            match self.submit(attempt, prepared, None).await {
+                Ok(_) => forgotten += count,
+                Err(Refusal::Conflict) => {}
+                Err(Refusal::Failed(error)) => return Err(error),
+            }
         }
     }
 }
 
-async fn expired(shared: &Shared, before: Timestamp) -> Result<Vec<(Timestamp, String)>> {
+async fn expired(shared: &Shared, pin: &Pin, before: Timestamp) -> Result<Vec<(Timestamp, String)>> {
     let range = KeyRange::new(REQUESTS_BY_TIME, b"");
-    let pin = shared.view.pins().pin();
-    let mut scanner = Scanner::new(shared.view.clone(), pin, range.prefix(), range.end(), EXPIRED_MAX);
+    let mut scanner = Scanner::new(shared.view.clone(), pin.clone(), range.prefix(), range.end(), EXPIRED_MAX);
     let mut requests = Vec::new();
     while requests.len() < EXPIRED_MAX {
         let page: Vec<Entry> = scanner.page().await?;

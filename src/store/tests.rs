@@ -211,10 +211,10 @@ async fn one_process_writes() {
 
 /// Every entry of partition `p` by the first byte of its value.
 #[derive(Debug)]
-struct ByFirstByte;
+pub(super) struct ByFirstByte;
 
 impl ByFirstByte {
-    const PARTITION: &'static [u8] = b"\0index/by-first-byte";
+    pub(super) const PARTITION: &'static [u8] = b"\0index/by-first-byte";
 }
 
 impl crate::projection::Index for ByFirstByte {
@@ -489,6 +489,25 @@ async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
     }
     store.close().await.unwrap();
     assert_eq!(all(&world.open().await).await.last().unwrap().1, b"late");
+}
+
+#[tokio::test]
+async fn a_log_that_was_lost_is_not_replaced_by_a_new_one() {
+    let world = World::new();
+    let store = world.embedded().create().await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"k", b"v")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.close().await.unwrap();
+    let (log, away) = (world.dir.path().join("store/log"), world.dir.path().join("away"));
+    std::fs::rename(&log, &away).unwrap();
+    // What is left of it is the base: a new log would have it dropped.
+    for opened in [world.embedded().open_or_create().await, world.embedded().create().await] {
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    std::fs::rename(&away, &log).unwrap();
+    let store = world.embedded().open_or_create().await.unwrap();
+    assert_eq!(store.stats().await.unwrap().checkpoint, Position(1));
+    store.close().await.unwrap();
 }
 
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {

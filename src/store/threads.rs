@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use crate::types::{Error, ErrorKind, Result};
 
 /// The longest time between two ticks of the committer.
 const TICK: Duration = Duration::from_millis(100);
-/// Wait after a failed checkpoint before the next try.
+/// Wait after a failed checkpoint or upkeep before the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Committer, checkpoint and upkeep.
@@ -112,9 +112,14 @@ fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
         Durability::Interval { ms } => TICK.min(Duration::from_millis(ms)),
         Durability::Sync | Durability::None => TICK,
     };
+    let mut due = Instant::now();
     loop {
-        if let Err(error) = shared.log.upkeep() {
-            // The next append that needs the room says so to its caller.
+        if Instant::now() >= due
+            && let Err(error) = shared.log.upkeep()
+        {
+            // The next append that needs the room says so to its caller. Not at every tick: a quota that is
+            // met half-way would have all of it written again each time.
+            due = Instant::now() + RETRY;
             tracing::debug!(error = &error as &dyn std::error::Error, "upkeep of the log failed");
         }
         match stopped.recv_timeout(tick) {
@@ -124,7 +129,7 @@ fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
-        // A full queue means that the committer is at work anyway.
-        let _ = shared.queue.try_send(Command::Tick);
+        // Waits its turn in a full queue: time must pass under load too. Fails when the committer has ended.
+        let _ = shared.queue.blocking_send(Command::Tick);
     }
 }

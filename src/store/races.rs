@@ -1,0 +1,316 @@
+//! Races that threads would hit rarely, forced step by step: what the committer, a checkpoint and a chore
+//! do between each other's steps.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+
+use super::open::{Existing, open_stepped};
+use super::simulation::{Stepped, poll, ready};
+use super::submission::Command;
+use super::tests::ByFirstByte;
+use super::threads::Threads;
+use super::{Batch, Context, Durability, RequestId, ScanOptions, Settings, Store, Tx, checkpoint, indexing};
+use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
+use crate::env::sim::{Fault, Operation, SimWorld};
+use crate::types::{Digest, ErrorKind, Page, Position, Slice, Stamp};
+
+/// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
+#[derive(Debug)]
+struct Gate {
+    base: MemoryBackend,
+    /// The next scan gives its page only at the second poll.
+    waits: AtomicBool,
+    writes_left: AtomicUsize,
+}
+
+impl Backend for Gate {
+    fn stamp(&self) -> BackendFuture<'_, Option<Stamp>> {
+        self.base.stamp()
+    }
+
+    fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()> {
+        if self.writes_left.load(Ordering::Relaxed) == 0 {
+            let full = BackendError::Unavailable { place: "the base".into(), detail: "it is full".into() };
+            return Box::pin(async { Err(full) });
+        }
+        self.writes_left.fetch_sub(1, Ordering::Relaxed);
+        self.base.write(stamp, keep, changes)
+    }
+
+    fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
+        self.base.get(at, key)
+    }
+
+    fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
+        Box::pin(async move {
+            let page = self.base.scan(at, from, to, limit).await;
+            poll_fn(|_| if self.waits.swap(false, Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }).await;
+            page
+        })
+    }
+
+    fn retain(&self, positions: &[Position]) {
+        self.base.retain(positions);
+    }
+
+    fn maintain(&self) -> BackendFuture<'_, bool> {
+        self.base.maintain()
+    }
+
+    fn clear(&self) -> BackendFuture<'_, ()> {
+        self.base.clear()
+    }
+
+    fn usage(&self) -> Usage {
+        self.base.usage()
+    }
+}
+
+struct World {
+    world: SimWorld,
+    base: Arc<Gate>,
+    settings: Settings,
+}
+
+impl World {
+    fn new() -> World {
+        let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
+        let base = Gate { base: MemoryBackend::new(), waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) };
+        World { world: SimWorld::new(3), base: Arc::new(base), settings }
+    }
+
+    fn open(&self, indexed: bool) -> Stepped {
+        let mut builder = Store::builder("/store").settings(self.settings.clone());
+        if indexed {
+            builder = builder.with_index(Arc::new(ByFirstByte));
+        }
+        let builder = builder.with_env(self.world.env()).with_backend(self.base.clone());
+        let opened = ready(open_stepped(builder, Existing::Allowed)).unwrap();
+        let store = Store::new(opened.shared.clone(), Threads::none(&opened.shared));
+        Stepped { store, committer: opened.committer }
+    }
+
+    /// Ends the process, with everything that was handed to the operating system kept.
+    fn kill(&self, stepped: Stepped) {
+        drop(stepped);
+        self.world.fs.kill();
+    }
+}
+
+fn set(stepped: &mut Stepped, key: &[u8], value: &[u8]) {
+    stepped.write("test", Batch::new().set(b"p", key, value)).unwrap();
+}
+
+fn index(stepped: &Stepped) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    ready(async {
+        let mut entries = stepped.store.scan(ScanOptions::new(ByFirstByte::PARTITION)).unwrap();
+        while let Some(entry) = entries.next().await {
+            found.push(entry.unwrap().key().to_vec());
+        }
+    });
+    found
+}
+
+fn build(stepped: &mut Stepped) -> crate::Result<()> {
+    let store = stepped.store.clone();
+    stepped.one(async move { store.build_indexes().await })
+}
+
+#[test]
+fn an_index_that_is_built_does_not_bring_back_what_was_deleted_meanwhile() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"gone", b"x");
+    set(&mut stepped, b"moved", b"y");
+    set(&mut stepped, b"same", b"z1");
+    stepped.checkpoint().unwrap();
+    world.kill(stepped);
+    let mut stepped = world.open(true);
+    let store = stepped.store.clone();
+    let mut building = Box::pin(async move { store.build_indexes().await });
+    world.base.waits.store(true, Ordering::Relaxed);
+    assert!(poll(building.as_mut()).is_pending());
+    // The build has read them; now they change, and a checkpoint takes the changes out of memory.
+    stepped.write("test", Batch::new().delete(b"p", b"gone")).unwrap();
+    set(&mut stepped, b"moved", b"w");
+    set(&mut stepped, b"same", b"z2");
+    stepped.checkpoint().unwrap();
+    stepped.one(building).unwrap();
+    let expected = [b"wmoved".to_vec(), b"zsame".to_vec()];
+    assert_eq!(index(&stepped), expected);
+    world.kill(stepped);
+    assert_eq!(index(&world.open(true)), expected);
+}
+
+#[test]
+fn an_index_counts_as_whole_only_when_all_of_it_is_in_the_base() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    for n in 0..20u8 {
+        set(&mut stepped, &[n], &[n]);
+    }
+    stepped.checkpoint().unwrap();
+    world.kill(stepped);
+    let mut stepped = world.open(true);
+    set(&mut stepped, b"new", b"\xff");
+    // A checkpoint has frozen this and gets as far as writing it, but not what the build adds.
+    let shared = stepped.store.shared().clone();
+    stepped.one(async move { shared.ask(Command::Freeze).await }).unwrap().unwrap();
+    world.base.writes_left.store(1, Ordering::Relaxed);
+    assert_eq!(build(&mut stepped).unwrap_err().kind(), ErrorKind::Unavailable);
+    world.kill(stepped);
+    world.base.writes_left.store(usize::MAX, Ordering::Relaxed);
+    let mut stepped = world.open(true);
+    build(&mut stepped).unwrap();
+    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte").is_ok());
+    assert_eq!(index(&stepped).len(), 21);
+    world.kill(stepped);
+    let stepped = world.open(true);
+    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte").is_ok());
+    assert_eq!(index(&stepped).len(), 21);
+}
+
+/// A list of pinned positions that is older than a checkpoint would let go of what its readers see.
+#[test]
+fn maintenance_lets_go_of_nothing_during_a_checkpoint() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"k", b"v");
+    let shared = stepped.store.shared().clone();
+    let checkpointing = shared.checkpointing.try_lock().unwrap();
+    let mut maintenance = Box::pin(checkpoint::maintain(&shared));
+    assert!(poll(maintenance.as_mut()).is_pending());
+    drop(checkpointing);
+    assert!(!ready(maintenance).unwrap());
+}
+
+#[test]
+fn a_request_that_was_made_again_is_not_forgotten_by_an_old_expiry() {
+    let mut world = World::new();
+    world.settings.request_retention_hours = 0;
+    let mut stepped = world.open(false);
+    let submit = |stepped: &mut Stepped| {
+        let store = stepped.store.clone();
+        let context = Context::new("test").request(RequestId { id: "r".into(), digest: Digest([1; 32]) });
+        stepped.one(async move { store.transact(context, |_: Tx| async { Ok(()) }).await }).unwrap().repeated
+    };
+    let expire = |store: Store| async move { store.expire_requests().await };
+    assert!(!submit(&mut stepped));
+    world.world.clock.advance(1_000);
+    set(&mut stepped, b"k", b"v");
+    stepped.checkpoint().unwrap();
+    let mut late = Box::pin(expire(stepped.store.clone()));
+    world.base.waits.store(true, Ordering::Relaxed);
+    assert!(poll(late.as_mut()).is_pending());
+    let store = stepped.store.clone();
+    assert_eq!(stepped.one(expire(store)).unwrap(), 1);
+    assert!(!submit(&mut stepped), "it was forgotten");
+    // Chosen before, this must not take away what was remembered since.
+    assert_eq!(stepped.one(late).unwrap(), 0);
+    assert!(submit(&mut stepped), "it is remembered");
+}
+
+#[test]
+fn an_interval_ends_without_a_tick() {
+    let mut world = World::new();
+    world.settings.durability = Durability::Interval { ms: 5 };
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"a", b"1");
+    assert_eq!(stepped.store.synced(), Position::ZERO);
+    world.world.clock.advance(6_000);
+    set(&mut stepped, b"b", b"2");
+    assert_eq!(stepped.store.synced(), Position(2));
+}
+
+#[test]
+fn a_base_that_stands_at_the_floor_is_sound() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    // One segment for each.
+    set(&mut stepped, b"a", &[1; 40 << 10]);
+    stepped.checkpoint().unwrap();
+    set(&mut stepped, b"b", &[2; 40 << 10]);
+    assert_eq!(stepped.store.shared().log.trim(Position(1)).unwrap(), Position(1));
+    let before = stepped.entries();
+    world.kill(stepped);
+    assert_eq!(world.open(false).entries(), before);
+}
+
+#[tokio::test]
+async fn close_waits_for_the_checkpoint_that_runs() {
+    let world = World::new();
+    let builder = Store::builder("/store").settings(world.settings.clone());
+    let store = builder.with_env(world.world.env()).with_backend(world.base.clone()).create().await.unwrap();
+    let shared = store.shared().clone();
+    let checkpointing = shared.checkpointing.lock().await;
+    // Until then another process must not get the directory of the base.
+    let closed = tokio::time::timeout(std::time::Duration::from_millis(200), store.close()).await;
+    assert!(closed.is_err());
+    drop(checkpointing);
+    store.close().await.unwrap();
+}
+
+/// One attempt of a transaction that reads `hot`, and a write that makes it lose.
+fn lose(stepped: &mut Stepped, mut slow: Pin<&mut impl Future>) {
+    assert!(poll(slow.as_mut()).is_pending());
+    set(stepped, b"hot", b"x");
+    assert!(poll(slow).is_pending());
+    stepped.committer.step_waiting();
+}
+
+#[test]
+fn a_lane_that_was_lost_to_time_is_taken_again() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let store = stepped.store.clone();
+    let read_hot = |tx: Tx| async move {
+        tx.get(b"p", b"hot").await?;
+        // Each attempt takes long enough for others to get in between.
+        let mut waited = false;
+        poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        tx.set(b"p", b"cold", b"")
+    };
+    let mut slow = Box::pin(store.transact(Context::new("slow"), read_hot));
+    for lane in 0..2 {
+        (0..3).for_each(|_| lose(&mut stepped, slow.as_mut()));
+        // It asks for the lane and gets it.
+        assert!(poll(slow.as_mut()).is_pending());
+        stepped.committer.step_waiting();
+        if lane == 0 {
+            (0..30).for_each(|_| stepped.store.shared().queue.try_send(Command::Tick).map_err(drop).unwrap());
+            stepped.committer.step_waiting();
+        }
+    }
+    assert!(poll(slow.as_mut()).is_pending());
+    let mut rival = Box::pin(store.write(Context::new("rival"), Batch::new().set(b"p", b"hot", b"y")));
+    for _ in 0..2 {
+        assert!(poll(rival.as_mut()).is_pending(), "it has to wait");
+        stepped.committer.step_waiting();
+    }
+    assert!(poll(slow.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    assert!(matches!(poll(slow.as_mut()), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(rival.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn closing_a_latched_log_gives_the_directory_back() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"a", b"1");
+    world.world.fs.inject(Fault::on(Operation::Sync).path(".seg"));
+    let failed = stepped.write("test", Batch::new().set(b"p", b"b", b"2")).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Unknown);
+    world.world.fs.heal();
+    assert_eq!(stepped.store.shared().log.close().unwrap_err().kind(), ErrorKind::Closed);
+    // The old handle still reads; another one opens and writes.
+    let mut again = world.open(false);
+    set(&mut again, b"c", b"3");
+    assert_eq!(ready(stepped.store.get(b"p", b"a")).unwrap().unwrap().version, Position(1));
+}
