@@ -117,7 +117,7 @@ impl Committer {
                 self.admit(submission, &mut batch);
             }
             self.commit(&mut batch);
-            self.lanes.advance();
+            self.lanes.advance(self.head);
         }
         self.sync_when_due();
     }
@@ -125,8 +125,8 @@ impl Committer {
     fn control(&mut self, command: Command, batch: &mut Batch) {
         match command {
             Command::Commit(submission) => self.admit(submission, batch),
-            Command::Reserve { id, reads, granted } => self.lanes.reserve(id, reads, granted),
-            Command::Release(id) => self.lanes.release(id),
+            Command::Reserve { id, reads, granted } => self.lanes.reserve(id, reads, granted, self.head),
+            Command::Release(id) => self.lanes.release(id, self.head),
             Command::Freeze(reply) => {
                 let frozen = self.sync().map(|_| self.freeze());
                 // Nobody left to tell is no reason not to have frozen.
@@ -136,7 +136,7 @@ impl Committer {
                 let _ = reply.send(self.sync());
             }
             // Whatever the step was, it ends with the sync that is due.
-            Command::Tick => self.lanes.tick(),
+            Command::Tick => self.lanes.tick(self.head),
             Command::Close(reply) => {
                 let _ = reply.send(self.end());
             }
@@ -169,14 +169,14 @@ impl Committer {
         if self.conflicts(&submission, &layers) {
             counter!("lakelog_conflicts_total").increment(1);
             if let Some(lane) = submission.lane {
-                self.lanes.widen(lane, &submission.reads);
+                self.lanes.widen(lane, &submission.reads, self.last_given(batch));
             }
             return refuse(submission.reply, Refusal::Conflict);
         }
         let Submission { old_values, prepared, lane, reply, _room, .. } = *submission;
         // Recorded time never goes back, whatever the clock does.
         self.last_time = self.last_time.max(self.shared.env.clock.now());
-        let position = Position(self.head.0 + batch.drafts.len() as u64).next();
+        let position = self.last_given(batch).next();
         let mut set = prepared.set;
         for (&at, old) in prepared.indexed.iter().zip(&old_values) {
             let Some(Write { key, value: new }) = set.writes.get(at).cloned() else { continue };
@@ -206,8 +206,13 @@ impl Committer {
         batch.accepted.push((set, reply));
         batch.rooms.push(_room);
         if let Some(lane) = lane {
-            self.lanes.release(lane);
+            self.lanes.release(lane, position);
         }
+    }
+
+    /// The last position that was given to a transaction, appended or still in the batch.
+    fn last_given(&self, batch: &Batch) -> Position {
+        Position(self.head.0 + batch.drafts.len() as u64)
     }
 
     /// Whether something that the transaction read was written above the position it read at.
@@ -217,8 +222,12 @@ impl Committer {
             return false;
         }
         // Older than what the memtables remember: it runs again.
-        *read_at < layers.floor()
-            || reads.keys.iter().any(|key| layers.written_since(key, *read_at))
+        let old = *read_at < layers.floor();
+        if self.lanes.keeps(submission) {
+            // But old values of indexed keys are no reads, so the lane does not keep them.
+            return old && !prepared.indexed.is_empty();
+        }
+        old || reads.keys.iter().any(|key| layers.written_since(key, *read_at))
             || self.recent.invalidates(reads, *read_at)
     }
 

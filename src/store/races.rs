@@ -299,6 +299,38 @@ fn a_lane_that_was_lost_to_time_is_taken_again() {
     assert!(matches!(poll(rival.as_mut()), Poll::Ready(Ok(_))));
 }
 
+/// However much is written beside what the holder of the lane reads, and whatever a checkpoint takes away meanwhile.
+#[test]
+fn the_holder_of_the_lane_loses_to_nothing_unrelated() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let store = stepped.store.clone();
+    let scan_hot = |tx: Tx| async move {
+        let hot = tx.scan(ScanOptions::new(b"p").prefix(b"hot")).await?.len() as u64;
+        let mut waited = false;
+        poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        tx.set(b"p", b"cold", b"")?;
+        Ok(hot)
+    };
+    let mut slow = Box::pin(store.transact(Context::new("slow"), scan_hot));
+    (0..3).for_each(|_| lose(&mut stepped, slow.as_mut()));
+    assert!(poll(slow.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    // It has the lane, and reads.
+    assert!(poll(slow.as_mut()).is_pending());
+    for batch in 0..70u32 {
+        let keys = (0..1000u32).map(|n| [batch.to_be_bytes(), n.to_be_bytes()].concat());
+        let others = keys.fold(Batch::new(), |others, key| others.set(b"others", &key, b""));
+        stepped.write("others", others).unwrap();
+    }
+    stepped.checkpoint().unwrap();
+    assert!(poll(slow.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    assert!(matches!(poll(slow.as_mut()), Poll::Ready(Ok(done)) if done.answer == 1));
+}
+
 #[test]
 fn closing_a_latched_log_gives_the_directory_back() {
     let world = World::new();
