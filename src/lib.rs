@@ -41,6 +41,9 @@
 //! - [`Store`] opens, writes ([`Batch`]), runs transactions ([`Tx`]), reads ([`Reader`]), checkpoints.
 //! - [`Settings`] tells every knob with its default; [`Durability`] is the one to think about.
 //! - [`Error`] is a kind that says what to do next, a message, and a source.
+//! - [`kv`] is the key/value contract that a lakeFS server writes through; [`migrate`] brings lakeFS key/value files in
+//!   and out; [`diagnostics`] verifies and repairs the files of a store.
+//! - [`backends`] says what a base has to do, [`env`](mod@env) what the outside world has to be; both can be replaced.
 //!
 //! # What it is not
 //!
@@ -55,32 +58,32 @@
 
 #![forbid(unsafe_code)]
 
-#[doc(hidden)]
 pub mod backends;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-#[doc(hidden)]
 pub mod diagnostics;
-#[doc(hidden)]
 pub mod env;
-#[doc(hidden)]
 pub mod event;
-#[doc(hidden)]
 pub mod kv;
-#[doc(hidden)]
 pub mod log;
-#[doc(hidden)]
 pub mod migrate;
 #[doc(hidden)]
 pub mod projection;
 mod store;
 mod types;
 
-pub use kv::{
-    Entries, KeyValue, Kv, KvError, KvFuture, KvPredicate, KvScan, KvToken, KvValue, MessageEntry, PartitionIterator,
-    PrefixIterator, PrimaryIterator, SecondaryIndex, SecondaryIterator, StartAt, format_path, get_message, scan_prefix,
-    set_message, set_message_if,
+pub use backends::{Backend, MemoryBackend};
+#[cfg(feature = "sled")]
+pub use backends::{SledBackend, SledSettings};
+pub use env::Env;
+pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
+pub use projection::{Index, IndexEntry};
+pub use store::{
+    Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Predicate, Reader, RequestId, ScanOptions,
+    Settings, Stats, Store, Tx,
 };
-pub use store::*;
-pub use types::*;
+pub use types::{
+    Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, OWN_PARTITION_BYTE, Page, PartitionClass,
+    Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp,
+};

@@ -14,7 +14,7 @@ pub fn format_path<S: AsRef<str>>(parts: &[S]) -> String {
 }
 
 /// The entries of a partition whose keys begin with `prefix` and are not below `after`: a full key, inclusive
-/// here (see [`StartAt`](crate::StartAt) for leaving it out).
+/// here (see [`StartAt`](super::StartAt) for leaving it out).
 pub async fn scan_prefix(
     store: &dyn KeyValue,
     partition: &[u8],
