@@ -1,7 +1,5 @@
 //! Golden bytes, round trips, unknown events, old versions, hostile bytes.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::{DecodeError as Malformed, Message};
@@ -259,31 +257,4 @@ fn old_versions_become_the_current_one() {
     }
     let error = read(&written(1, b"\xff".to_vec())).unwrap_err();
     assert!(matches!(error, DecodeError::Event { kind: 99, version: 1, .. }), "{error:?}");
-}
-
-/// `cargo test --release --lib event::tests::cost -- --ignored --nocapture`
-#[test]
-#[ignore = "prints figures, asserts nothing"]
-fn cost_of_a_small_transaction() {
-    const ROUNDS: u32 = 1_000_000;
-    let value = Bytes::from(vec![7; 200]);
-    let event = Event::Set { partition: "repository-x".into(), key: "branches/main/of/some/len".into(), value };
-    let transaction = Transaction { actor: "cli:ada".into(), events: vec![event], ..Transaction::default() };
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
-        std::hint::black_box(std::hint::black_box(&transaction).encode());
-    }
-    let encode = start.elapsed() / ROUNDS;
-    let bytes = transaction.encode();
-    let payloads: Vec<Bytes> = (0..ROUNDS).map(|_| Bytes::copy_from_slice(&bytes)).collect();
-    let start = Instant::now();
-    for payload in payloads {
-        std::hint::black_box(Transaction::decode(std::hint::black_box(payload)).unwrap());
-    }
-    let decode = start.elapsed() / ROUNDS;
-    std::io::Write::write_fmt(
-        &mut std::io::stderr(),
-        format_args!("bytes={} encode={encode:?} decode={decode:?}\n", bytes.len()),
-    )
-    .unwrap();
 }

@@ -75,6 +75,9 @@ pub(super) struct Item {
     pub value: Option<Slice>,
 }
 
+/// A key with all its versions, newest first.
+pub(super) type KeyVersions = (Slice, Vec<(Position, Option<Slice>)>);
+
 /// A bounded run of keys, and where the next one begins.
 #[derive(Debug, Default)]
 pub(super) struct Items {
@@ -251,12 +254,7 @@ impl Memtable {
     }
 
     /// From `from` on, up to `limit` keys with all their versions, newest first, and where to go on.
-    #[allow(clippy::type_complexity)]
-    pub(super) fn versions(
-        &self,
-        from: &[u8],
-        limit: usize,
-    ) -> (Vec<(Slice, Vec<(Position, Option<Slice>)>)>, Option<Slice>) {
+    pub(super) fn versions(&self, from: &[u8], limit: usize) -> (Vec<KeyVersions>, Option<Slice>) {
         let map = self.map.read();
         let mut found = Vec::new();
         for (key, versions) in map.entries.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {

@@ -25,6 +25,8 @@ mod threads;
 mod transaction;
 
 #[cfg(test)]
+mod gate;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod races;

@@ -4,70 +4,19 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use super::gate::Gate;
 use super::open::{Existing, open_stepped};
 use super::simulation::{Stepped, poll, ready};
 use super::submission::Command;
 use super::tests::ByFirstByte;
 use super::threads::Threads;
 use super::{Batch, Context, Durability, RequestId, ScanOptions, Settings, Store, Tx, checkpoint, indexing};
-use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
+use crate::backends::MemoryBackend;
 use crate::env::sim::{Fault, Operation, SimWorld};
-use crate::types::{Digest, ErrorKind, Page, Position, Result, Slice, Stamp};
-
-/// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
-#[derive(Debug)]
-struct Gate {
-    base: MemoryBackend,
-    /// The next scan gives its page only at the second poll.
-    waits: AtomicBool,
-    writes_left: AtomicUsize,
-}
-
-impl Backend for Gate {
-    fn stamp(&self) -> BackendFuture<'_, Option<Stamp>> {
-        self.base.stamp()
-    }
-
-    fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()> {
-        if self.writes_left.load(Ordering::Relaxed) == 0 {
-            let full = BackendError::Unavailable { place: "the base".into(), detail: "it is full".into() };
-            return Box::pin(async { Err(full) });
-        }
-        self.writes_left.fetch_sub(1, Ordering::Relaxed);
-        self.base.write(stamp, keep, changes)
-    }
-
-    fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
-        self.base.get(at, key)
-    }
-
-    fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
-        Box::pin(async move {
-            let page = self.base.scan(at, from, to, limit).await;
-            poll_fn(|_| if self.waits.swap(false, Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }).await;
-            page
-        })
-    }
-
-    fn retain(&self, positions: &[Position]) {
-        self.base.retain(positions);
-    }
-
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        self.base.maintain()
-    }
-
-    fn clear(&self) -> BackendFuture<'_, ()> {
-        self.base.clear()
-    }
-
-    fn usage(&self) -> Usage {
-        self.base.usage()
-    }
-}
+use crate::types::{Digest, ErrorKind, Position, Result};
 
 struct World {
     world: SimWorld,
@@ -78,7 +27,7 @@ struct World {
 impl World {
     fn new() -> World {
         let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
-        let base = Gate { base: MemoryBackend::new(), waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) };
+        let base = Gate::new(MemoryBackend::new());
         World { world: SimWorld::new(3), base: Arc::new(base), settings }
     }
 

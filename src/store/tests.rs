@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::gate::Gate;
 use super::*;
-use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
+use crate::backends::MemoryBackend;
 use crate::projection::IndexEntry;
-use crate::types::{Digest, ErrorKind, Key, KeyRange, Page, Position, Slice, Stamp};
+use crate::types::{Digest, ErrorKind, Key, KeyRange, Position};
 
 struct World {
     dir: tempfile::TempDir,
@@ -418,58 +419,14 @@ async fn dropping_every_handle_frees_the_directory() {
     }
 }
 
-/// A base whose writes fail while it is told so.
-#[derive(Debug)]
-struct Stubborn {
-    base: MemoryBackend,
-    refuses: std::sync::atomic::AtomicBool,
-}
-
-impl Backend for Stubborn {
-    fn stamp(&self) -> BackendFuture<'_, Option<Stamp>> {
-        self.base.stamp()
-    }
-
-    fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()> {
-        if self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
-            let full = BackendError::Unavailable { place: "the base".into(), detail: "it is full".into() };
-            return Box::pin(async { Err(full) });
-        }
-        self.base.write(stamp, keep, changes)
-    }
-
-    fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
-        self.base.get(at, key)
-    }
-
-    fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
-        self.base.scan(at, from, to, limit)
-    }
-
-    fn retain(&self, positions: &[Position]) {
-        self.base.retain(positions);
-    }
-
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        self.base.maintain()
-    }
-
-    fn clear(&self) -> BackendFuture<'_, ()> {
-        self.base.clear()
-    }
-
-    fn usage(&self) -> Usage {
-        self.base.usage()
-    }
-}
-
 #[tokio::test]
 async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
     let mut world = World::new();
     world.settings.memtable_soft_bytes = 64 << 10;
     world.settings.memtable_hard_bytes = 256 << 10;
     world.settings.write_wait_ms = 50;
-    let base = Arc::new(Stubborn { base: world.backend.clone(), refuses: true.into() });
+    let base = Arc::new(Gate::new(world.backend.clone()));
+    base.writes_left.store(0, std::sync::atomic::Ordering::Relaxed);
     let store = world.embedded().with_backend(base.clone()).create().await.unwrap();
     let refused = loop {
         let key = store.head().0.to_be_bytes();
@@ -481,7 +438,7 @@ async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.report().contains("it is full"), "{}", refused.report());
     assert_eq!(all(&store).await.len() as u64, store.head().0);
-    base.refuses.store(false, std::sync::atomic::Ordering::Relaxed);
+    base.writes_left.store(usize::MAX, std::sync::atomic::Ordering::Relaxed);
     let mut tries = 0;
     while store.write(me(), Batch::new().set(b"p", b"late", b"v")).await.is_err() {
         tries += 1;

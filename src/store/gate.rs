@@ -1,0 +1,67 @@
+//! [`Gate`]: a base for tests that waits and fails when it is told to.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+
+use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
+use crate::types::{Page, Position, Slice, Stamp};
+
+/// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub base: MemoryBackend,
+    /// The next scan gives its page only at the second poll.
+    pub waits: AtomicBool,
+    pub writes_left: AtomicUsize,
+}
+
+impl Backend for Gate {
+    fn stamp(&self) -> BackendFuture<'_, Option<Stamp>> {
+        self.base.stamp()
+    }
+
+    fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()> {
+        if self.writes_left.load(Ordering::Relaxed) == 0 {
+            let full = BackendError::Unavailable { place: "the base".into(), detail: "it is full".into() };
+            return Box::pin(async { Err(full) });
+        }
+        self.writes_left.fetch_sub(1, Ordering::Relaxed);
+        self.base.write(stamp, keep, changes)
+    }
+
+    fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
+        self.base.get(at, key)
+    }
+
+    fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
+        Box::pin(async move {
+            let page = self.base.scan(at, from, to, limit).await;
+            poll_fn(|_| if self.waits.swap(false, Ordering::Relaxed) { Poll::Pending } else { Poll::Ready(()) }).await;
+            page
+        })
+    }
+
+    fn retain(&self, positions: &[Position]) {
+        self.base.retain(positions);
+    }
+
+    fn maintain(&self) -> BackendFuture<'_, bool> {
+        self.base.maintain()
+    }
+
+    fn clear(&self) -> BackendFuture<'_, ()> {
+        self.base.clear()
+    }
+
+    fn usage(&self) -> Usage {
+        self.base.usage()
+    }
+}
+
+impl Gate {
+    /// A gate that stands open before a base.
+    pub fn new(base: MemoryBackend) -> Gate {
+        Gate { base, waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
+    }
+}
