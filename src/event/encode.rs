@@ -1,69 +1,153 @@
 //! [`Transaction::encode`]: plain data to the bytes of a frame's payload.
 //!
-//! Deterministic: equal transactions have equal bytes. Checks no limits; the committer does.
+//! Deterministic: equal transactions have equal bytes. Checks no limits; the committer does. What is written by nearly every
+//! transaction goes from borrowed slices straight into one buffer: every writer pays for this, and each allocation that the
+//! commit thread has to free costs twice. The tests hold the bytes to those of the generated types.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{Message, encode_length_delimiter, length_delimiter_len};
 
 use super::generated as proto;
 use super::{Event, Request, Transaction};
+
+/// Field numbers of `Transaction` and `Event`, as in `proto/`.
+const ACTOR: u8 = 1;
+const REASON: u8 = 2;
+const REQUEST: u8 = 3;
+const EVENTS: u8 = 4;
+const KIND: u8 = 1;
+const BODY: u8 = 5;
 
 impl Transaction {
     /// The payload of the transaction's frame, as `docs/format.md` describes it. Events are written
     /// in the current version of their kind, unknown ones as they were read.
     pub fn encode(&self) -> Bytes {
-        let transaction = proto::Transaction {
-            actor: self.actor.clone(),
-            reason: self.reason.clone(),
-            request: self.request.as_ref().map(request),
-            events: self.events.iter().map(event).collect(),
-        };
-        transaction.encode_to_vec().into()
+        encode(&self.actor, self.reason.as_deref(), self.request.as_ref(), &self.events)
     }
 }
 
-fn request(request: &Request) -> proto::Request {
+/// [`Transaction::encode`] without a transaction: nothing has to be owned to be written.
+pub fn encode(actor: &str, reason: Option<&str>, request: Option<&Request>, events: &[Event]) -> Bytes {
+    let request = request.map(encode_request);
+    let events: Vec<Encoded<'_>> = events.iter().map(Encoded::new).collect();
+    let len = bytes_len(actor.as_bytes())
+        + reason.map_or(0, |reason| delimited_len(reason.len()))
+        + request.as_ref().map_or(0, |request| delimited_len(request.len()))
+        + events.iter().map(|event| delimited_len(event.len())).sum::<usize>();
+    let mut out = Vec::with_capacity(len);
+    put_bytes(ACTOR, actor.as_bytes(), &mut out);
+    if let Some(reason) = reason {
+        // Empty and none differ here, so it is written also when empty.
+        put_delimited(REASON, reason.len(), &mut out);
+        out.extend_from_slice(reason.as_bytes());
+    }
+    if let Some(request) = &request {
+        put_delimited(REQUEST, request.len(), &mut out);
+        out.extend_from_slice(request);
+    }
+    for event in &events {
+        put_delimited(EVENTS, event.len(), &mut out);
+        event.put(&mut out);
+    }
+    debug_assert_eq!(out.len(), len);
+    out.into()
+}
+
+/// An event on its way into the buffer.
+enum Encoded<'a> {
+    /// A kind that every lakelog so far must and can read, its body being fields of bytes 1, 2, .. The other numbers
+    /// of the envelope are then the defaults, which take no bytes.
+    Fields { kind: u8, fields: [&'a [u8]; 3] },
+    /// The message `Event`, encoded by the generated types.
+    Message(Vec<u8>),
+}
+
+impl Encoded<'_> {
+    fn new(event: &Event) -> Encoded<'_> {
+        let fields = |kind: proto::Kind, fields| Encoded::Fields { kind: kind as u8, fields };
+        match event {
+            Event::Set { partition, key, value } => fields(proto::Kind::Set, [partition, key, value]),
+            Event::Delete { partition, key } => fields(proto::Kind::Delete, [partition, key, b""]),
+            Event::DeleteRange { partition, prefix } => fields(proto::Kind::DeleteRange, [partition, prefix, b""]),
+            Event::RequestsExpired { requests } => {
+                let requests =
+                    requests.iter().map(|(time, id)| proto::ExpiredRequest { time: time.0, id: id.clone() }).collect();
+                let body = proto::RequestsExpired { requests }.encode_to_vec().into();
+                let kind = proto::Kind::RequestsExpired as u32;
+                Encoded::Message(proto::Event { kind, body, ..Default::default() }.encode_to_vec())
+            }
+            Event::Unknown(unknown) => Encoded::Message(
+                proto::Event {
+                    kind: unknown.kind,
+                    version: unknown.version,
+                    ignorable: unknown.ignorable,
+                    minimum_reader: unknown.minimum_reader,
+                    body: unknown.body.clone(),
+                }
+                .encode_to_vec(),
+            ),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Encoded::Message(message) => message.len(),
+            // The kind takes a byte for its field and one for its number, which is small.
+            Encoded::Fields { fields, .. } => {
+                let body = body_len(fields);
+                2 + if body == 0 { 0 } else { delimited_len(body) }
+            }
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Encoded::Message(message) => out.extend_from_slice(message),
+            Encoded::Fields { kind, fields } => {
+                out.extend_from_slice(&[KIND << 3, *kind]);
+                let body = body_len(fields);
+                if body > 0 {
+                    put_delimited(BODY, body, out);
+                    (1..).zip(fields).for_each(|(field, bytes)| put_bytes(field, bytes, out));
+                }
+            }
+        }
+    }
+}
+
+fn encode_request(request: &Request) -> Vec<u8> {
     proto::Request {
         id: request.id.clone(),
         digest: Bytes::copy_from_slice(&request.digest.0),
         answer: request.answer.clone(),
     }
+    .encode_to_vec()
 }
 
-fn event(event: &Event) -> proto::Event {
-    match event {
-        Event::Set { partition, key, value } => known(
-            proto::Kind::Set,
-            &proto::Set { partition: partition.clone(), key: key.clone(), value: value.clone() },
-        ),
-        Event::Delete { partition, key } => {
-            known(proto::Kind::Delete, &proto::Delete { partition: partition.clone(), key: key.clone() })
-        }
-        Event::DeleteRange { partition, prefix } => known(
-            proto::Kind::DeleteRange,
-            &proto::DeleteRange { partition: partition.clone(), prefix: prefix.clone() },
-        ),
-        Event::RequestsExpired { requests } => {
-            let requests =
-                requests.iter().map(|(time, id)| proto::ExpiredRequest { time: time.0, id: id.clone() }).collect();
-            known(proto::Kind::RequestsExpired, &proto::RequestsExpired { requests })
-        }
-        Event::Unknown(unknown) => proto::Event {
-            kind: unknown.kind,
-            version: unknown.version,
-            ignorable: unknown.ignorable,
-            minimum_reader: unknown.minimum_reader,
-            body: unknown.body.clone(),
-        },
+fn body_len(fields: &[&[u8]; 3]) -> usize {
+    fields.iter().map(|bytes| bytes_len(bytes)).sum()
+}
+
+/// The length of a field of bytes; an empty one is not written.
+fn bytes_len(bytes: &[u8]) -> usize {
+    if bytes.is_empty() { 0 } else { delimited_len(bytes.len()) }
+}
+
+/// The length of a field whose content is so long.
+fn delimited_len(len: usize) -> usize {
+    1 + length_delimiter_len(len) + len
+}
+
+fn put_bytes(field: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    if !bytes.is_empty() {
+        put_delimited(field, bytes.len(), out);
+        out.extend_from_slice(bytes);
     }
 }
 
-/// The envelope of an event that every lakelog so far must and can read: its four numbers are then
-/// the defaults, which take no bytes.
-fn known(kind: proto::Kind, body: &impl Message) -> proto::Event {
-    proto::Event {
-        kind: u32::try_from(i32::from(kind)).expect("kinds are not negative"),
-        body: body.encode_to_vec().into(),
-        ..Default::default()
-    }
+/// The start of a field whose content, so long, follows.
+fn put_delimited(field: u8, len: usize, out: &mut Vec<u8>) {
+    const LENGTH_DELIMITED: u8 = 2;
+    out.push(field << 3 | LENGTH_DELIMITED);
+    encode_length_delimiter(len, out).expect("a vector grows as it has to");
 }

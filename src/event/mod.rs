@@ -13,5 +13,6 @@ mod tests;
 mod transaction;
 mod upcast;
 
+pub use encode::encode;
 pub use error::DecodeError;
 pub use transaction::{Event, Request, Transaction, UnknownEvent};

@@ -113,6 +113,15 @@ proptest! {
         let bytes = transaction.encode();
         let generated = proto::Transaction::decode(bytes.clone()).unwrap();
         prop_assert_eq!(generated.events.len(), transaction.events.len());
+        for (generated, event) in generated.events.iter().zip(&transaction.events) {
+            let body = match event {
+                Event::Set { .. } => proto::Set::decode(generated.body.clone()).unwrap().encode_to_vec(),
+                Event::Delete { .. } => proto::Delete::decode(generated.body.clone()).unwrap().encode_to_vec(),
+                Event::DeleteRange { .. } => proto::DeleteRange::decode(generated.body.clone()).unwrap().encode_to_vec(),
+                _ => continue,
+            };
+            prop_assert_eq!(&generated.body, &body);
+        }
         prop_assert_eq!(generated.encode_to_vec(), bytes);
     }
 

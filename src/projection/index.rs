@@ -118,8 +118,9 @@ impl IndexSet {
 #[derive(Clone, Copy, Debug)]
 pub struct UsersByEmail;
 
-const AUTH: &[u8] = b"auth";
 const USERS: &[u8] = b"users/";
+/// The encoded prefix of all users: partition `auth`, keys that begin with `users/`. Every write is compared with it.
+const SOURCE: &[u8] = b"auth\0\x01users/";
 
 /// The one field of lakeFS's `UserData` that the index needs.
 #[derive(Clone, PartialEq, Message)]
@@ -150,12 +151,11 @@ impl Index for UsersByEmail {
     }
 
     fn covers(&self, key: &[u8]) -> bool {
-        KeyRange::new(AUTH, USERS).contains(key)
+        key.starts_with(SOURCE)
     }
 
     fn meets(&self, range: &KeyRange) -> bool {
-        let source = KeyRange::new(AUTH, USERS);
-        range.contains(source.prefix()) || source.contains(range.prefix())
+        range.contains(SOURCE) || range.prefix().starts_with(SOURCE)
     }
 
     fn entries(&self, key: &[u8], value: &[u8]) -> Vec<IndexEntry> {
@@ -196,6 +196,11 @@ mod tests {
         assert_eq!(written(Some(&old), Some(&old)), []);
         assert_eq!(written(Some(&old), None), [(old_key, false)]);
         assert_eq!(written(None, Some(b"\xff\xff not protobuf")), []);
+    }
+
+    #[test]
+    fn the_source_is_the_users() {
+        assert_eq!(KeyRange::new(b"auth", USERS).prefix(), SOURCE);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::context::Context;
 use super::engine::Shared;
-use crate::event::{Event, Request, Transaction};
+use crate::event::{self, Event, Request};
 use crate::projection::{OWN_PARTITIONS, Write, WriteSet, project_events};
 use crate::types::{Digest, Error, ErrorKind, Limits, Result, Salt};
 
@@ -35,8 +35,7 @@ impl Prepared {
         let request =
             context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
         let set = project_events(&events);
-        let transaction = Transaction { actor: context.actor.clone(), reason: context.reason.clone(), request, events };
-        let payload = transaction.encode();
+        let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), &events);
         if payload.len() > Limits::TRANSACTION_BYTES_MAX {
             return Err(too_large("bytes", payload.len(), Limits::TRANSACTION_BYTES_MAX));
         }
@@ -45,7 +44,7 @@ impl Prepared {
         let digest = Digest::of(&salt, &payload);
         let covered = set.writes.iter().enumerate().filter(|(_, write)| shared.indexes.covers(&write.key));
         let indexed = covered.map(|(at, _)| at).collect();
-        Ok(Prepared { payload, salt, digest, set, indexed, request: transaction.request })
+        Ok(Prepared { payload, salt, digest, set, indexed, request })
     }
 
     /// The writes that an index covers.
