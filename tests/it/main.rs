@@ -1,6 +1,6 @@
 //! The integration tests: one binary, linked once, one module a topic.
 
-// Helpers of tests are tests too; Clippy only knows functions marked `#[test]`.
+// What tests call is a test too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cli;
