@@ -135,7 +135,7 @@ impl Store {
         let blind = batch.ranges.is_empty() && batch.checks.is_empty() && context.request.is_none();
         if blind {
             context.validate()?;
-            let position = self.emit(&context, batch.writes).await?;
+            let position = self.emit(&context, batch.writes).instrument(span(&context)).await?;
             return Ok(Committed { position, answer: (), repeated: false });
         }
         let batch = Arc::new(batch);
@@ -175,7 +175,7 @@ impl Store {
         F: Fn(Tx) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let span = tracing::debug_span!("command", actor = %context.actor);
+        let span = span(&context);
         self.run(context, closure).instrument(span).await
     }
 
@@ -330,6 +330,11 @@ impl Store {
             Err(error) => Err(Error::from(error)),
         }
     }
+}
+
+/// The span of one change.
+fn span(context: &Context) -> tracing::Span {
+    tracing::debug_span!("command", actor = %context.actor)
 }
 
 /// A place in the exclusive lane, given back on drop.

@@ -524,3 +524,27 @@ async fn the_base_of_a_fork_is_not_believed() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.report().contains("3..=5"), "{}", error.report());
 }
+
+#[tokio::test]
+async fn users_are_found_by_email_in_any_case() {
+    let world = World::new();
+    let store = world.open().await;
+    let user = |email: &str| [&[0x22, email.len() as u8], email.as_bytes()].concat();
+    let users = Batch::new()
+        .set(b"auth", b"users/ann", &user("Ann@Example.org"))
+        .set(b"auth", b"users/anna", &user("ann@example.org"))
+        .set(b"auth", b"users/bob", &user("ann@example.org.uk"));
+    store.write(me(), users).await.unwrap();
+    for checkpoint in [false, true] {
+        if checkpoint {
+            store.checkpoint().await.unwrap();
+        }
+        assert_eq!(store.users_by_email("ANN@example.ORG").await.unwrap(), [&b"users/ann"[..], b"users/anna"]);
+        assert_eq!(store.users_by_email("ann@example").await.unwrap(), Vec::<Vec<u8>>::new());
+    }
+    // A change of address, and a range delete, take the entries along.
+    store.write(me(), Batch::new().set(b"auth", b"users/ann", &user("new@example.org"))).await.unwrap();
+    assert_eq!(store.users_by_email("ann@example.org").await.unwrap(), [b"users/anna"]);
+    store.write(me(), Batch::new().delete_range(b"auth", b"")).await.unwrap();
+    assert!(store.users_by_email("new@example.org").await.unwrap().is_empty());
+}
