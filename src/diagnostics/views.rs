@@ -10,9 +10,9 @@ use super::verify::VerifyProblem;
 use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
-use crate::projection::{IndexSet, OWN_PARTITIONS, Scanner};
+use crate::projection::{IndexSet, Scanner};
 use crate::store::{BASE_DIR, base_in, rebuild};
-use crate::types::{Entry, Position, Result, Stamp};
+use crate::types::{Entry, OWN_PARTITION_BYTE, Position, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -73,7 +73,7 @@ async fn compare_over(
     let without_indexes = stamp.projections != indexes.versions();
     let mut comparison = Comparison { without_indexes, ..Comparison::default() };
     let mut differences = 0;
-    let from = if without_indexes { vec![OWN_PARTITIONS + 1] } else { Vec::new() };
+    let from = if without_indexes { vec![OWN_PARTITION_BYTE + 1] } else { Vec::new() };
     let pin = rebuilt.pins().pin();
     let mut expected =
         Expected { scanner: Scanner::new(rebuilt.clone(), pin, &from, Vec::new(), 0), ready: VecDeque::new() };

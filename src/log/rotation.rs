@@ -11,8 +11,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind, SegmentHeader, seal_body};
 use super::manifest::{self, Manifest, SegmentEntry};
@@ -31,14 +29,8 @@ impl FileLog {
         let mut spare = self.spare.lock();
         if spare.is_none() {
             *spare = Some(self.allocate(self.settings.segment_bytes)?);
-            self.spare_wanted.send_replace(false);
         }
         Ok(())
-    }
-
-    /// Whether [`FileLog::prepare_spare`] has something to do, and a way to wait for it.
-    pub fn spare_wanted(&self) -> watch::Receiver<bool> {
-        self.spare_wanted.subscribe()
     }
 
     fn allocate(&self, size: u64) -> Result<Spare, LogError> {
@@ -125,7 +117,6 @@ impl FileLog {
             (view.synced, view.manifest) = (head, Arc::new(manifest));
         }
         self.synced.send_replace(head.position);
-        self.spare_wanted.send_replace(true);
         tracing::debug!(segment = %next.id, first = %next.first, "segment begun");
         Ok(())
     }

@@ -45,7 +45,6 @@ pub struct FileLog {
     /// The spare segment when one is ready. Held while one is filled, so that a rotation in the
     /// meantime waits for that instead of filling a second one.
     pub(super) spare: Mutex<Option<Spare>>,
-    pub(super) spare_wanted: watch::Sender<bool>,
     milestones: Arc<Milestones>,
     /// Held until the log is closed or dropped.
     lock: Mutex<Option<DirLock>>,
@@ -172,7 +171,6 @@ impl FileLog {
             env,
             settings,
             spare: Mutex::new(None),
-            spare_wanted: watch::Sender::new(true),
             milestones: Arc::new(Milestones::default()),
             lock: Mutex::new(Some(lock)),
         })

@@ -15,8 +15,6 @@ use crate::types::{Digest, Key, KeyRange, Timestamp};
 pub const REQUESTS: &[u8] = b"\0requests";
 /// The same by time, for expiry: time as 8 bytes big-endian, request id -> empty.
 pub const REQUESTS_BY_TIME: &[u8] = b"\0requests-by-time";
-/// Every partition that begins with this belongs to the store.
-pub const OWN_PARTITIONS: u8 = crate::types::OWN_PARTITION_BYTE;
 
 /// What is remembered of a request (law 10).
 #[derive(Clone, Debug, PartialEq, Eq)]

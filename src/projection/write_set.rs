@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::types::{Key, KeyRange, Slice};
+use crate::types::{Key, KeyRange};
 
 /// The writes of one transaction. Range deletes apply first, in order; then the key writes, which win.
 #[derive(Clone, Debug, Default)]
@@ -37,12 +37,5 @@ impl WriteSet {
     /// Adds a write.
     pub fn put(&mut self, key: Key, value: Option<&[u8]>) {
         self.writes.push(Write { key, value: value.map(Arc::from) });
-    }
-}
-
-impl Write {
-    /// The new value as the views hand it out.
-    pub fn slice(&self) -> Option<Slice> {
-        self.value.clone().map(Slice::new)
     }
 }

@@ -61,7 +61,7 @@ impl Shared {
         if let Err(error) = self.wait_for_memory().await {
             return failed(error);
         }
-        let units = submission.prepared.bytes().div_ceil(ROOM_UNIT_BYTES).min(self.room_units()) as u32;
+        let units = submission.prepared.bytes().div_ceil(ROOM_UNIT_BYTES).min(room_units(&self.settings)) as u32;
         let room = match self.room.clone().try_acquire_many_owned(units) {
             Ok(room) => room,
             Err(_) => match self.within_wait(self.room.clone().acquire_many_owned(units)).await {
@@ -119,10 +119,6 @@ impl Shared {
 
     async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
         tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
-    }
-
-    pub fn room_units(&self) -> usize {
-        room_units(&self.settings)
     }
 
     /// A new lane id.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::context::Context;
 use super::engine::Shared;
 use crate::event::{self, Event, Request};
-use crate::projection::{OWN_PARTITIONS, Write, WriteSet, project_events};
-use crate::types::{Digest, Error, ErrorKind, Limits, Result, Salt};
+use crate::projection::{Write, WriteSet, project_events};
+use crate::types::{Digest, Error, ErrorKind, Limits, OWN_PARTITION_BYTE, Result, Salt};
 
 /// A transaction with everything but its place in the log.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ pub(crate) fn check_partition(partition: &[u8]) -> Result<()> {
 }
 
 fn check_writable(partition: &[u8]) -> Result<()> {
-    if partition.first() == Some(&OWN_PARTITIONS) {
+    if partition.first() == Some(&OWN_PARTITION_BYTE) {
         let partition = partition.escape_ascii();
         let message = format!("the partition belongs to the store itself, partition=`{partition}`");
         return Err(Error::new(ErrorKind::Invalid, message));

@@ -11,8 +11,8 @@ use tokio_stream::Stream;
 use super::engine::Shared;
 use super::prepare::{check_partition, check_readable};
 use crate::backends::BackendError;
-use crate::projection::{OWN_PARTITIONS, Pin, Scanner};
-use crate::types::{Entry, Error, Key, KeyRange, Position, Result, Slice};
+use crate::projection::{Pin, Scanner};
+use crate::types::{Entry, Error, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
 
 /// Reads at the position that was published when it was made. Cheap to clone and to hold: it pins
 /// that position, not memory.
@@ -104,7 +104,7 @@ impl Reader {
     /// Every entry of every partition, by partition and key. The store's own partitions only with
     /// `internal`.
     pub fn scan_all(&self, internal: bool) -> EntryStream {
-        let from = if internal { Vec::new() } else { vec![OWN_PARTITIONS + 1] };
+        let from = if internal { Vec::new() } else { vec![OWN_PARTITION_BYTE + 1] };
         self.stream(&from, Vec::new(), 0, None, usize::MAX)
     }
 

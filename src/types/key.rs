@@ -119,11 +119,6 @@ impl KeyRange {
         KeyRange(Key::encode(partition, prefix).into())
     }
 
-    /// A range from already encoded bytes, as a checkpoint stores it.
-    pub fn from_encoded(prefix: &[u8]) -> KeyRange {
-        KeyRange(prefix.into())
-    }
-
     /// The encoded prefix that every key of the range begins with; also its first possible key.
     pub fn prefix(&self) -> &[u8] {
         &self.0
