@@ -30,7 +30,7 @@ pub struct Listed {
 }
 
 /// One event of a listed transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ListedEvent {
     /// The name of its kind.
     pub kind: &'static str,
@@ -39,6 +39,15 @@ pub struct ListedEvent {
     /// The number of remembered requests that end with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
+    /// The mark or cursor that it concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The position that is named, seen or restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+    /// The positions of the transactions whose values were erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redacted: Option<Vec<u64>>,
     /// The number of a kind that this version does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<u32>,
@@ -47,7 +56,7 @@ pub struct ListedEvent {
 /// One write of a listed event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ListedWrite {
-    /// `set`, `delete` or `delete_range`.
+    /// `set`, `delete`, `delete_range`, `restore_range` or `erased`.
     pub op: &'static str,
     /// The partition.
     pub partition: Name,
@@ -76,11 +85,20 @@ impl Listed {
 
 impl ListedEvent {
     fn new(event: &Event) -> ListedEvent {
-        let mut listed = ListedEvent { kind: event.kind_name(), writes: Vec::new(), requests: None, number: None };
+        let writes = write(event).map(ListedWrite::new).into_iter().collect();
+        let mut listed = ListedEvent { kind: event.kind_name(), writes, ..ListedEvent::default() };
         match event {
             Event::RequestsExpired { requests } => listed.requests = Some(requests.len() as u64),
+            Event::RestoreRange { as_of, .. } => listed.at = Some(as_of.0),
+            Event::MarkSet { name, position } | Event::CursorSet { name, position, .. } => {
+                (listed.name, listed.at) = (Some(name.clone()), Some(position.0));
+            }
+            Event::MarkDeleted { name } | Event::CursorDeleted { name } => listed.name = Some(name.clone()),
+            Event::Redacted { transactions } => {
+                listed.redacted = Some(transactions.iter().map(|left| left.position.0).collect());
+            }
             Event::Unknown(unknown) => listed.number = Some(unknown.kind),
-            event => listed.writes.extend(write(event).map(ListedWrite::new)),
+            Event::Set { .. } | Event::Delete { .. } | Event::DeleteRange { .. } | Event::Erased { .. } => {}
         }
         listed
     }
@@ -112,9 +130,14 @@ impl fmt::Display for Listed {
 
 impl fmt::Display for ListedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.requests, self.number) {
-            (Some(requests), _) => write!(f, "\n    {} {requests}", self.kind)?,
-            (_, Some(number)) => write!(f, "\n    {} kind {number}", self.kind)?,
+        match self {
+            ListedEvent { requests: Some(requests), .. } => write!(f, "\n    {} {requests}", self.kind)?,
+            ListedEvent { number: Some(number), .. } => write!(f, "\n    {} kind {number}", self.kind)?,
+            ListedEvent { redacted: Some(positions), .. } => write!(f, "\n    {} {positions:?}", self.kind)?,
+            ListedEvent { name: Some(name), at, .. } => {
+                write!(f, "\n    {} {}", self.kind, shown(name.as_bytes()))?;
+                at.iter().try_for_each(|at| write!(f, " {at}"))?;
+            }
             _ => {}
         }
         for write in &self.writes {
@@ -124,13 +147,29 @@ impl fmt::Display for ListedEvent {
                 (_, Some(prefix)) => write!(f, "{}*", shown(&prefix.0))?,
                 _ => {}
             }
+            if let (Some(at), None) = (self.at, &self.name) {
+                write!(f, " as of {at}")?;
+            }
         }
         Ok(())
     }
 }
 
 /// The names of all kinds ([`Event::kind_name`]).
-const KINDS: [&str; 5] = ["set", "delete", "delete_range", "requests_expired", "unknown"];
+const KINDS: [&str; 12] = [
+    "set",
+    "delete",
+    "delete_range",
+    "restore_range",
+    "erased",
+    "requests_expired",
+    "mark_set",
+    "mark_deleted",
+    "cursor_set",
+    "cursor_deleted",
+    "redacted",
+    "unknown",
+];
 
 /// What an event writes, seen alike for all kinds.
 struct Write<'a> {
@@ -144,7 +183,9 @@ fn write(event: &Event) -> Option<Write<'_>> {
     let (partition, key, is_range) = match event {
         Event::Set { partition, key, .. } | Event::Delete { partition, key } => (partition, key, false),
         Event::DeleteRange { partition, prefix } => (partition, prefix, true),
-        Event::RequestsExpired { .. } | Event::Unknown(_) => return None,
+        Event::RestoreRange { partition, prefix, .. } => (partition, prefix, true),
+        Event::Erased { partition, key } => (partition, key, false),
+        _ => return None,
     };
     Some(Write { op: event.kind_name(), partition, key, is_range })
 }
@@ -279,8 +320,8 @@ impl Filter {
 fn is_operational(transaction: &Transaction) -> bool {
     !transaction.events.is_empty()
         && transaction.events.iter().all(|event| match event {
-            Event::RequestsExpired { .. } => true,
-            Event::Unknown(_) => false,
+            Event::RequestsExpired { .. } | Event::CursorSet { .. } | Event::CursorDeleted { .. } => true,
+            Event::MarkSet { .. } | Event::MarkDeleted { .. } | Event::Redacted { .. } | Event::Unknown(_) => false,
             event => {
                 write(event).is_some_and(|write| PartitionClass::of(write.partition) == PartitionClass::Operational)
             }
@@ -293,7 +334,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::event::{Request, UnknownEvent};
+    use crate::event::{RedactedTransaction, Request, UnknownEvent};
     use crate::types::Digest;
 
     fn set(partition: &'static str, key: &'static str) -> Event {
@@ -314,7 +355,20 @@ mod tests {
                 set("auth", "users/a"),
                 Event::Delete { partition: "auth".into(), key: Bytes::from_static(b"\xff") },
                 Event::DeleteRange { partition: "p".into(), prefix: Bytes::new() },
+                Event::RestoreRange { partition: "p".into(), prefix: "x".into(), as_of: Position(3) },
+                Event::Erased { partition: "p".into(), key: "k".into() },
                 Event::RequestsExpired { requests: vec![(Timestamp(1), "x".into())] },
+                Event::MarkSet { name: "m".into(), position: Position(4) },
+                Event::MarkDeleted { name: "m".into() },
+                Event::CursorSet { name: "c".into(), position: Position(5), chain: Hash([0; 32]) },
+                Event::CursorDeleted { name: "c".into() },
+                Event::Redacted {
+                    transactions: vec![RedactedTransaction {
+                        position: Position(2),
+                        digest: Digest([0; 32]),
+                        keys: vec![("p".into(), "k".into())],
+                    }],
+                },
                 Event::Unknown(UnknownEvent {
                     kind: 77,
                     version: 1,
@@ -334,7 +388,14 @@ mod tests {
                     {"kind": "set", "writes": [{"op": "set", "partition": "auth", "key": "users/a"}]},
                     {"kind": "delete", "writes": [{"op": "delete", "partition": "auth", "key": {"base64": "/w=="}}]},
                     {"kind": "delete_range", "writes": [{"op": "delete_range", "partition": "p", "prefix": ""}]},
+                    {"kind": "restore_range", "writes": [{"op": "restore_range", "partition": "p", "prefix": "x"}], "at": 3},
+                    {"kind": "erased", "writes": [{"op": "erased", "partition": "p", "key": "k"}]},
                     {"kind": "requests_expired", "writes": [], "requests": 1},
+                    {"kind": "mark_set", "writes": [], "name": "m", "at": 4},
+                    {"kind": "mark_deleted", "writes": [], "name": "m"},
+                    {"kind": "cursor_set", "writes": [], "name": "c", "at": 5},
+                    {"kind": "cursor_deleted", "writes": [], "name": "c"},
+                    {"kind": "redacted", "writes": [], "redacted": [2]},
                     {"kind": "unknown", "writes": [], "number": 77},
                 ],
             })
@@ -343,6 +404,8 @@ mod tests {
         let text = listed.to_string();
         assert!(text.starts_with("7  2026-11-18T11:06:40.000001Z  cli:ann  request r1  (why)\n"), "{text}");
         assert!(text.contains("\n    delete_range p *"), "{text}");
+        assert!(text.contains("\n    restore_range p x* as of 3\n"), "{text}");
+        assert!(text.contains("\n    mark_set m 4\n"), "{text}");
         let plain = Listed::new(Position(1), Timestamp(0), &Hash([0; 32]), &by("a", vec![]));
         let json = serde_json::to_value(&plain).unwrap();
         assert_eq!((&json["reason"], &json["request_id"]), (&json!(null), &json!(null)));

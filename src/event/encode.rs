@@ -69,13 +69,7 @@ impl Encoded<'_> {
             Event::Set { partition, key, value } => fields(proto::Kind::Set, [partition, key, value]),
             Event::Delete { partition, key } => fields(proto::Kind::Delete, [partition, key, b""]),
             Event::DeleteRange { partition, prefix } => fields(proto::Kind::DeleteRange, [partition, prefix, b""]),
-            Event::RequestsExpired { requests } => {
-                let requests =
-                    requests.iter().map(|(time, id)| proto::ExpiredRequest { time: time.0, id: id.clone() }).collect();
-                let body = proto::RequestsExpired { requests }.encode_to_vec().into();
-                let kind = proto::Kind::RequestsExpired as u32;
-                Encoded::Message(proto::Event { kind, body, ..Default::default() }.encode_to_vec())
-            }
+            Event::Erased { partition, key } => fields(proto::Kind::Erased, [partition, key, b""]),
             Event::Unknown(unknown) => Encoded::Message(
                 proto::Event {
                     kind: unknown.kind,
@@ -86,6 +80,7 @@ impl Encoded<'_> {
                 }
                 .encode_to_vec(),
             ),
+            rare => Encoded::Message(encode_rare(rare)),
         }
     }
 
@@ -113,6 +108,54 @@ impl Encoded<'_> {
             }
         }
     }
+}
+
+/// The events that few transactions have, encoded by the generated types; nothing for the others.
+fn encode_rare(event: &Event) -> Vec<u8> {
+    let (kind, body) = match event {
+        Event::RestoreRange { partition, prefix, as_of } => {
+            let (partition, prefix, as_of) = (partition.clone(), prefix.clone(), as_of.0);
+            (proto::Kind::RestoreRange, proto::RestoreRange { partition, prefix, as_of }.encode_to_vec())
+        }
+        Event::RequestsExpired { requests } => {
+            let requests = requests.iter().map(|(time, id)| proto::ExpiredRequest { time: time.0, id: id.clone() });
+            (proto::Kind::RequestsExpired, proto::RequestsExpired { requests: requests.collect() }.encode_to_vec())
+        }
+        Event::MarkSet { name, position } => {
+            (proto::Kind::MarkSet, proto::MarkSet { name: name.clone(), position: position.0 }.encode_to_vec())
+        }
+        Event::MarkDeleted { name } => {
+            (proto::Kind::MarkDeleted, proto::MarkDeleted { name: name.clone() }.encode_to_vec())
+        }
+        Event::CursorSet { name, position, chain } => {
+            let chain = Bytes::copy_from_slice(&chain.0);
+            let cursor = proto::CursorSet { name: name.clone(), position: position.0, chain };
+            (proto::Kind::CursorSet, cursor.encode_to_vec())
+        }
+        Event::CursorDeleted { name } => {
+            (proto::Kind::CursorDeleted, proto::CursorDeleted { name: name.clone() }.encode_to_vec())
+        }
+        Event::Redacted { transactions } => {
+            let key = |(partition, key): &(Bytes, Bytes)| proto::RedactedKey {
+                partition: partition.clone(),
+                key: key.clone(),
+            };
+            let transactions = transactions.iter().map(|left| proto::RedactedTransaction {
+                position: left.position.0,
+                digest: Bytes::copy_from_slice(&left.digest.0),
+                keys: left.keys.iter().map(key).collect(),
+            });
+            (proto::Kind::Redacted, proto::Redacted { transactions: transactions.collect() }.encode_to_vec())
+        }
+        Event::Set { .. }
+        | Event::Delete { .. }
+        | Event::DeleteRange { .. }
+        | Event::Erased { .. }
+        | Event::Unknown(_) => {
+            return Vec::new();
+        }
+    };
+    proto::Event { kind: kind as u32, body: body.into(), ..Default::default() }.encode_to_vec()
 }
 
 fn encode_request(request: &Request) -> Vec<u8> {

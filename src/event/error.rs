@@ -23,7 +23,7 @@ pub enum DecodeError {
         version: u32,
         /// What is wrong.
         #[source]
-        source: prost::DecodeError,
+        source: BodyError,
     },
     /// A digest that is not 32 bytes.
     #[error("the digest of the request has the wrong length, length=`{length}`")]
@@ -36,6 +36,21 @@ pub enum DecodeError {
     TooManyEvents {
         /// The most that it may have.
         limit: usize,
+    },
+}
+
+/// What is wrong with the body of an event.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is no protobuf message of its kind.
+    #[error("the body is not well-formed")]
+    Malformed(#[from] prost::DecodeError),
+    /// A hash that is not 32 bytes.
+    #[error("a hash has the wrong length, length=`{length}`")]
+    Hash {
+        /// Its length in bytes.
+        length: usize,
     },
 }
 

@@ -14,5 +14,5 @@ mod transaction;
 mod upcast;
 
 pub use encode::encode;
-pub use error::DecodeError;
-pub use transaction::{Event, Request, Transaction, UnknownEvent};
+pub use error::{BodyError, DecodeError};
+pub use transaction::{Event, RedactedTransaction, Request, Transaction, UnknownEvent};

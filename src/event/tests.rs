@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use prost::{DecodeError as Malformed, Message};
+use prost::Message;
 
 use super::decode::decode;
 use super::upcast::Reading;
-use super::{DecodeError, Event, Request, Transaction, UnknownEvent, generated as proto};
-use crate::types::{Digest, ErrorKind, Limits, Timestamp};
+use super::{DecodeError, Event, RedactedTransaction, Request, Transaction, UnknownEvent, generated as proto};
+use crate::types::{Digest, ErrorKind, Hash, Limits, Position, Timestamp};
 
 fn set(partition: &'static str, key: &'static str, value: &'static str) -> Event {
     Event::Set { partition: partition.into(), key: key.into(), value: value.into() }
@@ -59,6 +59,34 @@ fn golden_bytes_of_each_event() {
         b"\x0a\x01a\x22\x0e\x08\x10\x2a\x0a\x0a\x06\x08\xac\x02\x12\x01r\x0a\x00",
     );
     check_golden(
+        &of(vec![
+            Event::RestoreRange { partition: "p".into(), prefix: "x".into(), as_of: Position(300) },
+            Event::Erased { partition: "p".into(), key: "k".into() },
+        ]),
+        b"\x0a\x01a\x22\x0d\x08\x04\x2a\x09\x0a\x01p\x12\x01x\x18\xac\x02\
+          \x22\x0a\x08\x05\x2a\x06\x0a\x01p\x12\x01k",
+    );
+    check_golden(
+        &of(vec![
+            Event::MarkSet { name: "m".into(), position: Position(5) },
+            Event::MarkDeleted { name: "m".into() },
+            Event::CursorDeleted { name: "c".into() },
+        ]),
+        b"\x0a\x01a\x22\x09\x08\x11\x2a\x05\x0a\x01m\x10\x05\x22\x07\x08\x12\x2a\x03\x0a\x01m\
+          \x22\x07\x08\x14\x2a\x03\x0a\x01c",
+    );
+    let sevens = "\\x07".repeat(32);
+    let cursor = Event::CursorSet { name: "c".into(), position: Position(5), chain: Hash([7; 32]) };
+    let golden = format!(r#"\n\x01a\"+\x08\x13*\'\n\x01c\x10\x05\x1a {sevens}"#);
+    assert_eq!(of(vec![cursor]).encode().escape_ascii().to_string(), golden);
+    let transactions = vec![RedactedTransaction {
+        position: Position(9),
+        digest: Digest([7; 32]),
+        keys: vec![("p".into(), "k".into())],
+    }];
+    let golden = format!(r#"\n\x01a\"2\x08\x15*.\n,\x08\t\x12 {sevens}\x1a\x06\n\x01p\x12\x01k"#);
+    assert_eq!(of(vec![Event::Redacted { transactions }]).encode().escape_ascii().to_string(), golden);
+    check_golden(
         &of(vec![Event::Unknown(unknown(200, 2, true))]),
         b"\x0a\x01a\x22\x0f\x08\xc8\x01\x10\x02\x18\x01\x20\xb9\x17\x2a\x03\xff\x00?",
     );
@@ -79,7 +107,18 @@ fn event() -> impl Strategy<Value = Event> {
         (bytes(), bytes()).prop_map(|(partition, prefix)| Event::DeleteRange { partition, prefix }),
         prop::collection::vec((any::<i64>().prop_map(Timestamp), text()), 0..4)
             .prop_map(|requests| Event::RequestsExpired { requests }),
-        (prop_oneof![Just(0), 4u32..16, 17u32..], any::<u32>(), any::<bool>(), any::<u32>(), bytes()).prop_map(
+        (bytes(), bytes(), any::<u64>()).prop_map(|(partition, prefix, as_of)| {
+            Event::RestoreRange { partition, prefix, as_of: Position(as_of) }
+        }),
+        (bytes(), bytes()).prop_map(|(partition, key)| Event::Erased { partition, key }),
+        (text(), any::<u64>()).prop_map(|(name, position)| Event::MarkSet { name, position: Position(position) }),
+        text().prop_map(|name| Event::MarkDeleted { name }),
+        (text(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(name, position, chain)| {
+            Event::CursorSet { name, position: Position(position), chain: Hash(chain) }
+        }),
+        text().prop_map(|name| Event::CursorDeleted { name }),
+        prop::collection::vec(redacted(), 0..3).prop_map(|transactions| Event::Redacted { transactions }),
+        (prop_oneof![Just(0), 6u32..16, 22u32..], any::<u32>(), any::<bool>(), any::<u32>(), bytes()).prop_map(
             |(kind, version, ignorable, minimum_reader, body)| {
                 Event::Unknown(UnknownEvent { kind, version, ignorable, minimum_reader, body })
             }
@@ -88,6 +127,15 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Unknown(UnknownEvent { kind, version, ignorable: false, minimum_reader: 1_000_000, body })
         }),
     ]
+}
+
+fn redacted() -> impl Strategy<Value = RedactedTransaction> {
+    let keys = prop::collection::vec((bytes(), bytes()), 0..3);
+    (any::<u64>(), any::<[u8; 32]>(), keys).prop_map(|(position, digest, keys)| RedactedTransaction {
+        position: Position(position),
+        digest: Digest(digest),
+        keys,
+    })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -241,7 +289,7 @@ const MANY_VERSIONS: &[Reading] = &[Reading {
             Ok(proto::Set { partition: old.partition, key: old.key, value }.encode_to_vec().into())
         },
     ],
-    decode: |body| -> Result<Event, Malformed> {
+    decode: |body| -> Result<Event, super::BodyError> {
         let proto::Set { partition, key, value } = proto::Set::decode(body)?;
         Ok(Event::Set { partition, key, value })
     },

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{Digest, Timestamp};
+use crate::types::{Digest, Hash, Position, Timestamp};
 
 /// One transaction as recorded: who changed what, why, and the events in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,10 +68,57 @@ pub enum Event {
         /// The prefix; empty is the whole partition.
         prefix: Bytes,
     },
+    /// Every key of a partition that begins with a prefix became what it was at an earlier position.
+    RestoreRange {
+        /// The partition.
+        partition: Bytes,
+        /// The prefix; empty is the whole partition.
+        prefix: Bytes,
+        /// The position whose state is restored.
+        as_of: Position,
+    },
+    /// What a redaction left of a [`Event::Set`]: the value was erased since.
+    Erased {
+        /// The partition.
+        partition: Bytes,
+        /// The key.
+        key: Bytes,
+    },
     /// Remembered requests reached the end of their retention.
     RequestsExpired {
         /// What is forgotten: the recorded time of each request's transaction, and its id.
         requests: Vec<(Timestamp, String)>,
+    },
+    /// A position got a name; a mark of the same name is replaced.
+    MarkSet {
+        /// The name.
+        name: String,
+        /// The position named.
+        position: Position,
+    },
+    /// A mark is gone, whether or not it existed.
+    MarkDeleted {
+        /// The name.
+        name: String,
+    },
+    /// A consumer has seen everything up to a position.
+    CursorSet {
+        /// The cursor's name.
+        name: String,
+        /// The last position seen.
+        position: Position,
+        /// The chain hash at it.
+        chain: Hash,
+    },
+    /// A cursor is gone, whether or not it existed.
+    CursorDeleted {
+        /// The cursor's name.
+        name: String,
+    },
+    /// Values were erased from earlier transactions.
+    Redacted {
+        /// The transactions concerned, by ascending position.
+        transactions: Vec<RedactedTransaction>,
     },
     /// An event of a kind or version that this reader does not know, kept as it was.
     Unknown(UnknownEvent),
@@ -84,10 +131,28 @@ impl Event {
             Event::Set { .. } => "set",
             Event::Delete { .. } => "delete",
             Event::DeleteRange { .. } => "delete_range",
+            Event::RestoreRange { .. } => "restore_range",
+            Event::Erased { .. } => "erased",
             Event::RequestsExpired { .. } => "requests_expired",
+            Event::MarkSet { .. } => "mark_set",
+            Event::MarkDeleted { .. } => "mark_deleted",
+            Event::CursorSet { .. } => "cursor_set",
+            Event::CursorDeleted { .. } => "cursor_deleted",
+            Event::Redacted { .. } => "redacted",
             Event::Unknown(_) => "unknown",
         }
     }
+}
+
+/// What a redaction left of one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedactedTransaction {
+    /// Its position.
+    pub position: Position,
+    /// SHA-256 of the payload that is left.
+    pub digest: Digest,
+    /// Partition and key of each value that was erased.
+    pub keys: Vec<(Bytes, Bytes)>,
 }
 
 /// An event that a newer version wrote. Its bytes are kept, exported and dumped unchanged.

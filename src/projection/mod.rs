@@ -21,7 +21,10 @@ pub use changes::changes;
 pub use index::{Index, IndexEntry, IndexSet, UsersByEmail};
 pub use memtable::{Found, Memtable};
 pub use pins::{Pin, Pins};
-pub use project::{REQUESTS, REQUESTS_BY_TIME, Remembered, decode_request_time_key, project_events, project_request};
+pub use project::{
+    CURSORS, MARKS, REDACTIONS, REQUESTS, REQUESTS_BY_TIME, Remembered, Restored, decode_request_time_key,
+    project_events, project_request, redaction_key,
+};
 pub use scan::Scanner;
 pub use view::{Layers, View};
 pub use write_set::{Write, WriteSet};

@@ -3,18 +3,25 @@
 //! Live and replay go through these functions alike: the committer computes a transaction's writes
 //! with them before it appends, recovery when it reads the frame back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::write_set::{Write, WriteSet};
 use crate::event::{Event, Request};
-use crate::types::{Digest, Key, KeyRange, Timestamp};
+use crate::types::{Digest, Key, KeyRange, Position, Salt, Timestamp};
 
 /// Remembered requests: request id -> [`Remembered`].
 pub const REQUESTS: &[u8] = b"\0requests";
 /// The same by time, for expiry: time as 8 bytes big-endian, request id -> empty.
 pub const REQUESTS_BY_TIME: &[u8] = b"\0requests-by-time";
+/// Marks: name -> position as 8 bytes little-endian.
+pub const MARKS: &[u8] = b"\0marks";
+/// Cursors of consumers: name -> position as 8 bytes little-endian, chain hash at it.
+pub const CURSORS: &[u8] = b"\0cursors";
+/// Erased values: [`redaction_key`] -> empty.
+pub const REDACTIONS: &[u8] = b"\0redactions";
 
 /// What is remembered of a request (law 10).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,24 +55,72 @@ impl Remembered {
     }
 }
 
+/// The live entries of a restored range as of the position restored, encoded keys and values in order.
+pub type Restored = Vec<(Key, Arc<[u8]>)>;
+
 /// The writes of a transaction's events, in order. Events that this version does not know write nothing.
-pub fn project_events(events: &[Event]) -> WriteSet {
+///
+/// `restored` has, for each [`Event::RestoreRange`] in order, what its range held at the position restored: that never
+/// changes, so this stays a pure function of the history before and the events.
+pub fn project_events(events: &[Event], restored: Vec<Restored>) -> WriteSet {
     let mut set = WriteSet { ranges: Vec::new(), writes: Vec::with_capacity(events.len()) };
+    let mut restored = restored.into_iter();
+    // Range operations apply in order: a later one covers what an earlier one restored.
+    let mut kept = BTreeMap::new();
     for event in events {
         match event {
+            Event::RestoreRange { partition, prefix, .. } => {
+                let range = KeyRange::new(partition, prefix);
+                kept.retain(|key: &Key, _| !range.contains(key));
+                kept.extend(restored.next().unwrap_or_default());
+                set.ranges.push(range);
+            }
+            Event::DeleteRange { partition, prefix } => {
+                let range = KeyRange::new(partition, prefix);
+                kept.retain(|key, _| !range.contains(key));
+                set.ranges.push(range);
+            }
+            // The bytes are gone; that they were erased is in [`REDACTIONS`], which readers of the past ask.
+            Event::Erased { partition, key } => set.put(Key::new(partition, key), Some(b"")),
             Event::Set { partition, key, value } => set.put(Key::new(partition, key), Some(value)),
             Event::Delete { partition, key } => set.put(Key::new(partition, key), None),
-            Event::DeleteRange { partition, prefix } => set.ranges.push(KeyRange::new(partition, prefix)),
             Event::RequestsExpired { requests } => {
                 for (time, id) in requests {
                     set.put(Key::new(REQUESTS, id.as_bytes()), None);
                     set.put(request_time_key(*time, id), None);
                 }
             }
+            Event::MarkSet { name, position } => {
+                set.put(Key::new(MARKS, name.as_bytes()), Some(&position.0.to_le_bytes()));
+            }
+            Event::MarkDeleted { name } => set.put(Key::new(MARKS, name.as_bytes()), None),
+            Event::CursorSet { name, position, chain } => {
+                let value = [&position.0.to_le_bytes()[..], &chain.0].concat();
+                set.put(Key::new(CURSORS, name.as_bytes()), Some(&value));
+            }
+            Event::CursorDeleted { name } => set.put(Key::new(CURSORS, name.as_bytes()), None),
+            Event::Redacted { transactions } => {
+                for left in transactions {
+                    for (partition, key) in &left.keys {
+                        set.put(redaction_key(&Key::new(partition, key), left.position), Some(b""));
+                    }
+                }
+            }
             Event::Unknown(_) => {}
         }
     }
+    if !kept.is_empty() {
+        // Key writes win over what a range restore brings.
+        set.writes.iter().for_each(|write| drop(kept.remove(&write.key)));
+        set.writes.extend(kept.into_iter().map(|(key, value)| Write { key, value: Some(value) }));
+    }
     set
+}
+
+/// Where it is noted that the value which a key got at a position was erased: the position first, so that keys of any
+/// length stay within the limits of a key.
+pub fn redaction_key(key: &[u8], position: Position) -> Key {
+    Key::new(REDACTIONS, &[&position.0.to_be_bytes()[..], &Digest::of(&Salt::default(), key).0].concat())
 }
 
 /// Adds the writes that remember a transaction's request.

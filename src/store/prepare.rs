@@ -34,7 +34,7 @@ impl Prepared {
         }
         let request =
             context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
-        let set = project_events(&events);
+        let set = project_events(&events, Vec::new());
         let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), &events);
         if payload.len() > Limits::TRANSACTION_BYTES_MAX {
             return Err(too_large("bytes", payload.len(), Limits::TRANSACTION_BYTES_MAX));

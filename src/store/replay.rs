@@ -25,7 +25,7 @@ pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Resu
         );
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
-    let mut set = project_events(&transaction.events);
+    let mut set = project_events(&transaction.events, Vec::new());
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
     for write in covered {
         let old = match view.layers().recent(&write.key, Position::MAX) {

@@ -61,8 +61,22 @@ pub enum Kind {
     Delete = 2,
     /// kv.proto, DeleteRange. Since 0.1.
     DeleteRange = 3,
+    /// kv.proto, RestoreRange. Since 0.1.
+    RestoreRange = 4,
+    /// kv.proto, Erased. Since 0.1.
+    Erased = 5,
     /// store.proto, RequestsExpired. Since 0.1.
     RequestsExpired = 16,
+    /// store.proto, MarkSet. Since 0.1.
+    MarkSet = 17,
+    /// store.proto, MarkDeleted. Since 0.1.
+    MarkDeleted = 18,
+    /// store.proto, CursorSet. Since 0.1.
+    CursorSet = 19,
+    /// store.proto, CursorDeleted. Since 0.1.
+    CursorDeleted = 20,
+    /// store.proto, Redacted. Since 0.1.
+    Redacted = 21,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -75,7 +89,14 @@ impl Kind {
             Self::Set => "KIND_SET",
             Self::Delete => "KIND_DELETE",
             Self::DeleteRange => "KIND_DELETE_RANGE",
+            Self::RestoreRange => "KIND_RESTORE_RANGE",
+            Self::Erased => "KIND_ERASED",
             Self::RequestsExpired => "KIND_REQUESTS_EXPIRED",
+            Self::MarkSet => "KIND_MARK_SET",
+            Self::MarkDeleted => "KIND_MARK_DELETED",
+            Self::CursorSet => "KIND_CURSOR_SET",
+            Self::CursorDeleted => "KIND_CURSOR_DELETED",
+            Self::Redacted => "KIND_REDACTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -85,7 +106,14 @@ impl Kind {
             "KIND_SET" => Some(Self::Set),
             "KIND_DELETE" => Some(Self::Delete),
             "KIND_DELETE_RANGE" => Some(Self::DeleteRange),
+            "KIND_RESTORE_RANGE" => Some(Self::RestoreRange),
+            "KIND_ERASED" => Some(Self::Erased),
             "KIND_REQUESTS_EXPIRED" => Some(Self::RequestsExpired),
+            "KIND_MARK_SET" => Some(Self::MarkSet),
+            "KIND_MARK_DELETED" => Some(Self::MarkDeleted),
+            "KIND_CURSOR_SET" => Some(Self::CursorSet),
+            "KIND_CURSOR_DELETED" => Some(Self::CursorDeleted),
+            "KIND_REDACTED" => Some(Self::Redacted),
             _ => None,
         }
     }
@@ -123,6 +151,30 @@ pub struct DeleteRange {
     #[prost(bytes = "bytes", tag = "2")]
     pub prefix: ::prost::bytes::Bytes,
 }
+/// Every key of a partition that begins with a prefix became what it was at an earlier position; keys
+/// that were not there then are gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreRange {
+    /// The partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub partition: ::prost::bytes::Bytes,
+    /// The prefix; absent is the whole partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub prefix: ::prost::bytes::Bytes,
+    /// The position whose state is restored: below the transaction's own. Since 0.1.
+    #[prost(uint64, tag = "3")]
+    pub as_of: u64,
+}
+/// What a redaction left of a Set: the key got a value, which was erased since.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erased {
+    /// The partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub partition: ::prost::bytes::Bytes,
+    /// The key within the partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
 /// Remembered requests reached the end of their retention.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RequestsExpired {
@@ -139,4 +191,71 @@ pub struct ExpiredRequest {
     /// The caller's id. Since 0.1.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
+}
+/// A position got a name. A mark of the same name is replaced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkSet {
+    /// The name. Since 0.1.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The position: at most that of the transaction before. Since 0.1.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+}
+/// A mark is gone, whether or not it existed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkDeleted {
+    /// The name. Since 0.1.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// A consumer has seen everything up to a position.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CursorSet {
+    /// The cursor's name. Since 0.1.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The last position seen. Since 0.1.
+    #[prost(uint64, tag = "2")]
+    pub position: u64,
+    /// The chain hash at it: exactly 32 bytes. Since 0.1.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub chain: ::prost::bytes::Bytes,
+}
+/// A cursor is gone, whether or not it existed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CursorDeleted {
+    /// The cursor's name. Since 0.1.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Values were erased from earlier transactions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Redacted {
+    /// The transactions concerned, by ascending position. Since 0.1.
+    #[prost(message, repeated, tag = "1")]
+    pub transactions: ::prost::alloc::vec::Vec<RedactedTransaction>,
+}
+/// What is left of one transaction.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RedactedTransaction {
+    /// Its position. Since 0.1.
+    #[prost(uint64, tag = "1")]
+    pub position: u64,
+    /// SHA-256 of the payload that is left: exactly 32 bytes. Since 0.1.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+    /// Whose values were erased. Since 0.1.
+    #[prost(message, repeated, tag = "3")]
+    pub keys: ::prost::alloc::vec::Vec<RedactedKey>,
+}
+/// A key whose value was erased.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RedactedKey {
+    /// The partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub partition: ::prost::bytes::Bytes,
+    /// The key within the partition. Since 0.1.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
 }
