@@ -84,6 +84,6 @@ pub use store::{
     Settings, Stats, Store, Tx,
 };
 pub use types::{
-    Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, OWN_PARTITION_BYTE, Page, PartitionClass,
-    Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp,
+    Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,
+    PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
 };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
-use crate::types::{Page, Position, Slice, Stamp};
+use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 /// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
 #[derive(Debug)]
@@ -42,12 +42,18 @@ impl Backend for Gate {
         })
     }
 
-    fn retain(&self, positions: &[Position]) {
-        self.base.retain(positions);
+    fn versions<'a>(
+        &'a self,
+        from: &'a [u8],
+        below: Position,
+        to: &'a [u8],
+        limit: usize,
+    ) -> BackendFuture<'a, VersionPage> {
+        self.base.versions(from, below, to, limit)
     }
 
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        self.base.maintain()
+    fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
+        self.base.maintain(at, keep)
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {

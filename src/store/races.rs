@@ -115,11 +115,11 @@ fn an_index_counts_as_whole_only_when_all_of_it_is_in_the_base() {
     world.base.writes_left.store(usize::MAX, Ordering::Relaxed);
     let mut stepped = world.open(true);
     build(&mut stepped).unwrap();
-    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte").is_ok());
+    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte", stepped.store.head()).is_ok());
     assert_eq!(index(&stepped).len(), 21);
     world.kill(stepped);
     let stepped = world.open(true);
-    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte").is_ok());
+    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte", stepped.store.head()).is_ok());
     assert_eq!(index(&stepped).len(), 21);
 }
 
