@@ -13,8 +13,8 @@ use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
-    stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, diff, export, get, history, import, init, log, mark, repair,
+    rewind, scan, set, show, stats, tail, undo, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -67,6 +67,10 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Undo(undo::UndoArgs),
+    Rewind(rewind::RewindArgs),
     Mark(mark::MarkArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
@@ -184,6 +188,10 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::History(args) => history::run(args, shell).await,
+            Verb::Diff(args) => diff::run(args, shell).await,
+            Verb::Undo(args) => undo::run(args, shell).await,
+            Verb::Rewind(args) => rewind::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
@@ -261,6 +269,11 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog history p k --at m",
+            "lakelog history p --prefix x",
+            "lakelog diff 1 before-upgrade --partition p --prefix x",
+            "lakelog undo 7 --to 9 --dry-run --actor a --reason r --request-id i",
+            "lakelog rewind --to 2026-01-01T00:00:00Z --partition p --prefix x --dry-run --actor a --reason r --request-id i",
             "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
@@ -294,7 +307,13 @@ mod tests {
             "lakelog mark m --delete n",
             "lakelog mark --list --at 1",
             "lakelog mark m --at 99999999999999999999",
-            "lakelog history p k",
+            "lakelog history p",
+            "lakelog history p k --prefix x",
+            "lakelog diff 1",
+            "lakelog diff 1 2 --prefix x",
+            "lakelog undo m",
+            "lakelog rewind --to 3",
+            "lakelog rewind --partition p",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
