@@ -13,8 +13,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, repair, scan, set, show, stats,
-    tail, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, repair, restore, scan, set,
+    show, stats, tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -67,6 +67,8 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    Dump(dump::DumpArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -155,6 +157,8 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::Dump(args) => dump::run(args, shell).await,
+            Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -228,7 +232,12 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog dump -o x --since 3 --at 7 --no-compress",
+            "lakelog dump -o - --state-only",
+            "lakelog restore a b --as-clone",
+            "lakelog restore -",
             "lakelog verify",
+            "lakelog verify x",
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
             "lakelog stats --json",
@@ -255,6 +264,9 @@ mod tests {
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
             "lakelog history p k",
+            "lakelog dump",
+            "lakelog dump -o x --state-only --since 3",
+            "lakelog restore",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -18,12 +18,16 @@ mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod restoring;
+mod seed;
 mod settings;
 mod stats;
 mod submission;
 mod threads;
 mod transaction;
 
+#[cfg(test)]
+mod dumps;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -45,6 +49,7 @@ pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
+pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use transaction::{Answer, Tx};
