@@ -13,8 +13,8 @@ use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, diff, export, get, history, import, init, log, mark, repair,
-    rewind, scan, set, show, stats, tail, undo, verify,
+    apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, repair,
+    restore, rewind, scan, set, show, stats, tail, undo, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -72,6 +72,8 @@ enum Verb {
     Undo(undo::UndoArgs),
     Rewind(rewind::RewindArgs),
     Mark(mark::MarkArgs),
+    Dump(dump::DumpArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -193,6 +195,8 @@ impl Verb {
             Verb::Undo(args) => undo::run(args, shell).await,
             Verb::Rewind(args) => rewind::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
+            Verb::Dump(args) => dump::run(args, shell).await,
+            Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -277,7 +281,12 @@ mod tests {
             "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
+            "lakelog dump -o x --since 3 --at 7 --no-compress",
+            "lakelog dump -o - --state-only",
+            "lakelog restore a b --as-clone",
+            "lakelog restore -",
             "lakelog verify",
+            "lakelog verify x",
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
             "lakelog stats --json",
@@ -314,6 +323,9 @@ mod tests {
             "lakelog undo m",
             "lakelog rewind --to 3",
             "lakelog rewind --partition p",
+            "lakelog dump",
+            "lakelog dump -o x --state-only --since 3",
+            "lakelog restore",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

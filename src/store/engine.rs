@@ -42,6 +42,9 @@ pub(crate) struct Shared {
     pub checkpoint_failure: Mutex<Option<String>>,
     /// Held by the one who runs a checkpoint.
     pub checkpointing: tokio::sync::Mutex<()>,
+    /// Whether checkpoints keep a history: as the settings say, but while the log is replayed whenever the base has one, since
+    /// a range restore reads it.
+    pub keeps_history: AtomicBool,
     /// Set when no more writes are taken.
     pub closing: AtomicBool,
     /// Gives lane ids.
@@ -124,7 +127,7 @@ impl Shared {
 
     /// Where the history begins that the next checkpoint keeps.
     pub fn history(&self) -> Option<Position> {
-        self.settings.history.then(|| self.log.floor())
+        self.keeps_history.load(Ordering::Acquire).then(|| self.log.floor())
     }
 
     /// A new lane id.

@@ -23,7 +23,9 @@ mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod restoring;
 mod rewind;
+mod seed;
 mod settings;
 mod stats;
 mod submission;
@@ -31,6 +33,8 @@ mod threads;
 mod transaction;
 mod undo;
 
+#[cfg(test)]
+mod dumps;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -56,6 +60,7 @@ pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
 pub use rewind::Rewound;
+pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use transaction::{Answer, Tx};
