@@ -8,8 +8,11 @@ mod builder;
 mod checkpoint;
 mod committer;
 mod context;
+mod cursors;
 mod engine;
 mod facade;
+mod feed;
+mod filter;
 mod indexing;
 mod lane;
 mod marks;
@@ -22,9 +25,14 @@ mod requests;
 mod settings;
 mod stats;
 mod submission;
+mod subscribe;
 mod threads;
 mod transaction;
 
+#[cfg(test)]
+mod feed_model;
+#[cfg(test)]
+mod feed_tests;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -41,7 +49,10 @@ mod tests;
 pub use batch::{Batch, Predicate};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
+pub use cursors::Cursor;
 pub use facade::{Committed, Store};
+pub use feed::{Delivered, Delivery};
+pub use filter::Filter;
 pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
@@ -49,4 +60,5 @@ pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
+pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};
