@@ -326,3 +326,42 @@ pub(super) fn head_at(
         None => Err(LogError::AboveHead { position, head: to }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_begins_at_the_nearest_place_that_is_known() {
+        let (one, two) = (SegmentId(1), SegmentId(2));
+        let milestones = Milestones::default();
+        assert_eq!(milestones.before(one, Position(9)), None);
+        milestones.pass(one, Position(5), FRAMES_AT + MILESTONE_BYTES);
+        milestones.stop(one, Position(3), 300);
+        milestones.stop(one, Position(7), 700);
+        milestones.stop(two, Position(8), 64);
+        for (position, place) in [(2, None), (4, Some(3)), (6, Some(5)), (7, Some(7)), (99, Some(7))] {
+            let found = milestones.before(one, Position(position)).map(|(at, _)| at.0);
+            assert_eq!(found, place, "{position}");
+        }
+        assert_eq!(milestones.before(one, Position(8)), Some((Position(7), 700)));
+        milestones.trim(two);
+        assert_eq!(milestones.before(one, Position(99)), None);
+        assert_eq!(milestones.before(two, Position(99)), Some((Position(8), 64)));
+    }
+
+    #[test]
+    fn stops_are_bounded_and_the_newest_stay() {
+        let milestones = Milestones::default();
+        for round in 0..3 {
+            for n in 0..STOPS_MAX as u64 {
+                milestones.stop(SegmentId(1), Position(n + 10), n);
+            }
+            assert_eq!(milestones.stops.lock().len(), STOPS_MAX, "{round}");
+        }
+        milestones.stop(SegmentId(1), Position(1000), 1000);
+        assert_eq!(milestones.stops.lock().len(), STOPS_MAX);
+        assert_eq!(milestones.before(SegmentId(1), Position(10)), None);
+        assert_eq!(milestones.before(SegmentId(1), Position(1000)), Some((Position(1000), 1000)));
+    }
+}
