@@ -81,10 +81,11 @@ pub use env::Env;
 pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
-    Answer, Batch, Builder, Committed, Context, Cursor, Delivered, Delivery, Durability, EntryStream, Filter, Mark,
-    Predicate, Reader, RequestId, ScanOptions, Settings, Stats, Store, SubscribeFrom, Subscription, Tx,
+    Answer, Batch, Builder, Committed, Context, Cursor, Delivered, Delivery, Dependent, DiffOptions, Difference,
+    Differences, Durability, EntryStream, Filter, History, Mark, Origin, Predicate, Reader, RequestId, Rewound,
+    ScanOptions, Settings, Stats, Store, SubscribeFrom, Subscription, Tx, Undo, Version,
 };
 pub use types::{
-    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, LogStamp, OWN_PARTITION_BYTE, Page,
-    PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp,
+    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, LogStamp, OWN_PARTITION_BYTE,
+    Page, PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
 };

@@ -4,13 +4,12 @@ use std::fmt;
 
 use clap::Args;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
-use crate::store::{Context, Mark, RequestId};
-use crate::types::{At, Digest, Position, Result};
+use crate::store::Mark;
+use crate::types::{At, Position, Result};
 
 use super::command::Shell;
-use super::context::{ContextArgs, RequestArgs};
+use super::context::{ContextArgs, RequestArgs, context};
 use super::output::Ended;
 use super::text::shown;
 
@@ -56,7 +55,10 @@ impl Answer {
 
 /// Fails `NotFound` below the floor and for a mark that there is not, `Invalid` above the head and for a bad name.
 pub async fn run(args: MarkArgs, shell: &mut Shell) -> Result<Ended> {
-    let context = args.context();
+    let at = args.at.as_ref().map(At::to_string).unwrap_or_default();
+    let (name, delete) = (args.name.as_deref().unwrap_or_default(), args.delete.as_deref().unwrap_or_default());
+    // The command as it was given: the head is another one when it comes again.
+    let context = context(&args.context, &args.request, &[name, delete, &at]);
     match (args.name, args.delete) {
         (Some(name), _) => {
             let mark = shell.with_store(async |store, _| {
@@ -80,28 +82,4 @@ pub async fn run(args: MarkArgs, shell: &mut Shell) -> Result<Ended> {
         }
     }
     Ok(Ended::Done)
-}
-
-impl MarkArgs {
-    fn context(&self) -> Context {
-        let mut context = Context::new(self.context.actor());
-        if let Some(reason) = &self.context.reason {
-            context = context.reason(reason.clone());
-        }
-        if let Some(id) = self.request.request_id.clone() {
-            context = context.request(RequestId { id, digest: self.digest() });
-        }
-        context
-    }
-
-    /// Of the command as it was given: the head is another one when it comes again.
-    fn digest(&self) -> Digest {
-        let mut hasher = Sha256::new();
-        for part in [self.name.as_deref(), self.delete.as_deref(), self.at.as_ref().map(At::to_string).as_deref()] {
-            let part = part.unwrap_or_default();
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Digest(hasher.finalize().into())
-    }
 }

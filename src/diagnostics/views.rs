@@ -12,7 +12,7 @@ use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
 use crate::projection::{IndexSet, Scanner};
 use crate::store::{BASE_DIR, base_in, rebuild};
-use crate::types::{Entry, OWN_PARTITION_BYTE, Position, Result, Stamp};
+use crate::types::{Entry, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -70,7 +70,10 @@ async fn compare_over(
         |position| progress(position.0, stamp.position.0),
     )
     .await?;
-    let without_indexes = stamp.projections != indexes.versions();
+    let built = |index: &ProjectionVersion| {
+        stamp.projections.iter().any(|own| own.name == index.name && own.version == index.version)
+    };
+    let without_indexes = stamp.projections.len() != indexes.versions().len() || !indexes.versions().iter().all(built);
     let mut comparison = Comparison { without_indexes, ..Comparison::default() };
     let mut differences = 0;
     let from = if without_indexes { vec![OWN_PARTITION_BYTE + 1] } else { Vec::new() };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::write_set::WriteSet;
-use crate::types::{Key, KeyRange, ProjectionVersion};
+use crate::types::{Key, KeyRange, Position, ProjectionVersion};
 
 /// A secondary index.
 pub trait Index: Debug + Send + Sync {
@@ -80,7 +80,11 @@ impl IndexSet {
         let mut versions: Vec<_> = self
             .indexes
             .iter()
-            .map(|index| ProjectionVersion { name: index.name().to_owned(), version: index.version() })
+            .map(|index| ProjectionVersion {
+                name: index.name().to_owned(),
+                version: index.version(),
+                since: Position::ZERO,
+            })
             .collect();
         versions.sort();
         versions

@@ -13,7 +13,6 @@ use super::batch::Batch;
 use super::builder::Builder;
 use super::context::Context;
 use super::engine::{Shared, closed};
-use super::indexing;
 use super::lane::{LaneId, Reads};
 use super::prepare::{Prepared, check_readable};
 use super::reader::{EntryStream, Reader, ScanOptions};
@@ -23,7 +22,6 @@ use super::threads::Threads;
 use super::transaction::{Answer, Attempt, Tx};
 use crate::event::Event;
 use crate::log::LogError;
-use crate::projection::{Index as _, UsersByEmail};
 use crate::types::{Entry, Error, ErrorKind, Key, LogId, Position, Result, Slice};
 
 /// Lost attempts after which a transaction asks for the exclusive lane.
@@ -117,16 +115,7 @@ impl Store {
 
     /// The keys (in partition `auth`) of the users with this e-mail address, in any case.
     pub async fn users_by_email(&self, email: &str) -> Result<Vec<Vec<u8>>> {
-        indexing::check_built(&self.shared, UsersByEmail.name())?;
-        let range = UsersByEmail::lookup(email);
-        let start = Key::key_start(range.prefix()).unwrap_or(0);
-        let prefix = range.prefix().get(start..).unwrap_or_default();
-        let mut entries = self.scan(ScanOptions::new(UsersByEmail::PARTITION).prefix(prefix))?;
-        let mut keys = Vec::new();
-        while let Some(entry) = entries.next().await {
-            keys.push(entry?.value.to_vec());
-        }
-        Ok(keys)
+        self.reader().users_by_email(email).await
     }
 
     /// Applies a batch at one position, or, when one of its predicates fails, not at all (`conflict`).
@@ -204,9 +193,9 @@ impl Store {
                 return Ok(Committed { position: attempt.read_at, answer, repeated: false });
             }
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
-            let prepared = Prepared::new(&self.shared, &context, remembered, attempt.events)?;
-            let reads = attempt.reads.clone();
-            let attempt = Attempt { events: Vec::new(), ..attempt };
+            let Attempt { read_at, reads, events, restored, pins } = attempt;
+            let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
+            let attempt = Attempt { pins, ..Attempt::of(read_at, reads.clone()) };
             match self.submit(attempt, prepared, lane.as_ref().map(|lane| lane.id)).await {
                 Ok(position) => return Ok(Committed { position, answer, repeated: false }),
                 Err(Refusal::Failed(error)) => return Err(error),
@@ -232,8 +221,8 @@ impl Store {
 
     /// The same, also with no events at all.
     pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
-        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events)?;
-        let blind = |read_at| Attempt { read_at, reads: Reads::default(), events: Vec::new() };
+        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events, Vec::new())?;
+        let blind = |read_at| Attempt::of(read_at, Reads::default());
         if prepared.indexed.is_empty() {
             return match self.submit(blind(Position::ZERO), prepared, None).await {
                 Ok(position) => Ok(position),
@@ -266,7 +255,7 @@ impl Store {
             old_values.push(old.map(|(_, value)| value));
         }
         let (reply, answer) = oneshot::channel();
-        let Attempt { read_at, reads, .. } = attempt;
+        let Attempt { read_at, reads, pins: _pins, .. } = attempt;
         let submission = Submission { read_at, reads, old_values, prepared, lane, reply, _room: None };
         self.shared.submit(Box::new(submission), answer).await
     }

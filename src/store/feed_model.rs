@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::feed::PAGE_TRANSACTIONS;
 use super::feed_tests::{look, set_cursor};
+use super::gate::trim;
 use super::simulation::{Stepped, ready};
 use super::submission::Command;
 use super::{Batch, Context, Delivered, Delivery, Durability, Filter, Settings, SubscribeFrom, Subscription};
@@ -211,7 +212,9 @@ impl World {
             Op::Trim => {
                 let position = self.store().checkpoint().unwrap();
                 self.note_history();
-                self.store().store.shared().log.trim(position).unwrap();
+                if position > Position::ZERO {
+                    trim(&self.world, self.stepped.as_ref().unwrap().store.shared(), position);
+                }
             }
             Op::Tick(later) => {
                 self.world.clock.advance(later);

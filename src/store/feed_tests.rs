@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::feed::PAGE_TRANSACTIONS;
+use super::gate::trim;
 use super::simulation::{Stepped, poll, ready};
 use super::{Batch, Context, Delivery, Durability, Filter, Settings, Store, SubscribeFrom, Subscription};
 use crate::backends::MemoryBackend;
@@ -332,7 +333,7 @@ async fn cursors_are_kept_and_proven() {
     for name in ["", "a\nb", &"x".repeat(1025)] {
         assert_eq!(set(name, second).await, ErrorKind::Invalid);
     }
-    store.shared().log.trim(Position(1)).unwrap();
+    trim(&world.world, store.shared(), Position(1));
     assert_eq!(set("c", origin).await, ErrorKind::NotFound);
     assert_eq!(set("c", LogStamp { chain: Hash([1; 32]), ..second }).await, ErrorKind::Conflict);
     assert_eq!(set("c", LogStamp { log_id: LogId([1; 16]), ..second }).await, ErrorKind::Conflict);
@@ -348,7 +349,7 @@ async fn a_stamp_that_the_log_does_not_hold_is_refused() {
         store.write(me(), set(n, 40 << 10)).await.unwrap();
         store.checkpoint().await.unwrap();
     }
-    assert_eq!(store.shared().log.trim(Position(2)).unwrap(), Position(2));
+    trim(&world.world, store.shared(), Position(2));
     let begin = async |from| store.subscribe(from, Filter::new()).await;
     let ours = begin(SubscribeFrom::After(Position(3))).await.unwrap().stamp();
     assert_eq!(begin(SubscribeFrom::Stamp(ours)).await.unwrap().stamp(), ours);
@@ -404,7 +405,7 @@ fn a_trim_that_overtakes_a_subscriber_names_the_floor() {
         stepped.write("w", set(n, 40 << 10)).unwrap();
     }
     stepped.checkpoint().unwrap();
-    stepped.store.shared().log.trim(Position(3)).unwrap();
+    trim(&world.world, stepped.store.shared(), Position(3));
     let error = failure(&mut subscription);
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.message().contains("position=`1`") && error.message().contains("floor=`3`"), "{error}");

@@ -216,6 +216,10 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
     if !indexing::all_known(&builder.indexes, &stamp.projections) {
         return Ok(false);
     }
+    if builder.settings.history && stamp.history.is_none_or(|begins| begins > log.floor()) {
+        tracing::info!("the base keeps no history; it is rebuilt with one");
+        return Ok(false);
+    }
     Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
 }
 

@@ -4,19 +4,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::backends::Backend;
-use crate::event::Transaction;
+use crate::backends::{Backend, BackendError};
+use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError};
-use crate::projection::{Found, IndexSet, Pins, View, changes, project_events, project_request};
-use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
+use crate::projection::{
+    Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
+};
+use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
 ///
 /// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
-pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Result<()> {
+pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) -> Result<()> {
     let Frame { position, time, payload, .. } = frame;
     let transaction = decode(position, payload)?;
-    let mut set = project_events(&transaction.events, Vec::new());
+    let restored = restored(view, &transaction.events).await?;
+    let mut set = project_events(&transaction.events, restored);
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
     for write in covered {
         let old = match view.layers().recent(&write.key, Position::MAX) {
@@ -52,6 +55,28 @@ pub(crate) fn decode(position: Position, payload: Bytes) -> Result<Transaction> 
     Ok(transaction)
 }
 
+/// What the range restores among the events bring: the base keeps the history while it is replayed.
+async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, BackendError> {
+    let mut restored = Vec::new();
+    for event in events {
+        let Event::RestoreRange { partition, prefix, as_of } = event else { continue };
+        let range = KeyRange::new(partition, prefix);
+        let pin = view.pins().pin_at(*as_of);
+        let mut scanner = Scanner::new(view.clone(), pin, range.prefix(), range.end(), 0);
+        let mut entries = Restored::new();
+        loop {
+            let page = scanner.page().await?;
+            if page.is_empty() {
+                break;
+            }
+            let entry = |entry: Entry| (Key(Arc::from(&entry.encoded_key[..])), Arc::from(&entry.value[..]));
+            entries.extend(page.into_iter().map(entry));
+        }
+        restored.push(entries);
+    }
+    Ok(restored)
+}
+
 /// Rebuilds a view from the first transaction on, over an empty base that takes what does not fit into
 /// `memory_bytes`. `progress` is called with each position reached.
 pub(crate) async fn rebuild(
@@ -74,11 +99,17 @@ pub(crate) async fn rebuild(
         }
         view.freeze(position);
         let Some(table) = view.layers().frozen().last().cloned() else { continue };
-        let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions() };
-        base.write(&stamp, &[], changes(table, Vec::new())).await?;
+        let stamp = Stamp {
+            log_id,
+            format: Stamp::FORMAT,
+            position,
+            chain,
+            projections: indexes.versions(),
+            history: Some(Position::ZERO),
+        };
+        base.write(&stamp, &[], changes(table, Keep::All)).await?;
         view.rest_on(position);
-        base.retain(&[]);
-        while base.maintain().await? {}
+        while base.maintain(position, &[]).await? {}
     }
     Ok(view)
 }

@@ -7,6 +7,7 @@ mod cli;
 mod kill;
 mod migrate;
 mod moving;
+mod past;
 mod proto;
 mod tidy;
 mod trouble;
