@@ -13,7 +13,7 @@ use super::feed_tests::{look, set_cursor};
 use super::gate::trim;
 use super::simulation::{Stepped, ready};
 use super::submission::Command;
-use super::{Batch, Context, Delivered, Delivery, Durability, Filter, Settings, SubscribeFrom, Subscription};
+use super::{Batch, Context, Delivered, Delivery, Durability, Filter, Settings, SubscribeFrom, Subscription, Tx};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Keep, SimWorld};
 use crate::event::{Event, Transaction};
@@ -44,7 +44,7 @@ fn sees(number: usize, event: &Event) -> bool {
         Event::Set { partition, key, .. } | Event::Delete { partition, key } => {
             vec![(partition.to_vec(), key.to_vec())]
         }
-        Event::DeleteRange { partition, prefix } => {
+        Event::DeleteRange { partition, prefix } | Event::RestoreRange { partition, prefix, .. } => {
             let covered = KEYS.iter().filter(|key| key.starts_with(prefix));
             covered.map(|key| (partition.to_vec(), key.to_vec())).collect()
         }
@@ -64,6 +64,8 @@ fn sees(number: usize, event: &Event) -> bool {
 enum Op {
     /// Transactions of callers at the same time.
     Write(Vec<Write>),
+    /// Partition, prefix, how far back.
+    Restore(usize, usize, u64),
     Mark,
     SetCursor(usize),
     Poll(usize, usize),
@@ -103,6 +105,7 @@ fn op() -> impl Strategy<Value = Op> {
     let from = prop::sample::select(vec![Stamp, Stamp, Stamp, Position, Cursor, Now]);
     prop_oneof![
         8 => prop::collection::vec(write(), 1..4).prop_map(Op::Write),
+        1 => (0..PARTITIONS.len(), 0..PREFIXES.len(), 0u64..20).prop_map(|(p, prefix, back)| Op::Restore(p, prefix, back)),
         1 => Just(Op::Mark),
         2 => (0..FILTERS).prop_map(Op::SetCursor),
         8 => (0..FILTERS, 1usize..6).prop_map(|(subscriber, times)| Op::Poll(subscriber, times)),
@@ -188,6 +191,14 @@ impl World {
     fn apply(&mut self, op: Op) {
         match op {
             Op::Write(writes) => self.write(writes),
+            Op::Restore(partition, prefix, back) => {
+                let (floor, head) = (self.store().store.shared().log.floor(), self.store().store.head());
+                let as_of = Position(head.0.saturating_sub(back)).max(floor);
+                let restore =
+                    move |tx: Tx| async move { tx.restore_range(PARTITIONS[partition], PREFIXES[prefix], as_of).await };
+                let store = self.store().store.clone();
+                self.store().one(async move { store.transact(Context::new("restorer"), restore).await }).unwrap();
+            }
             Op::Mark => {
                 let store = self.store().store.clone();
                 self.store().one(async move { store.mark(Context::new("m"), "m", None).await }).unwrap();
