@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::lane::LaneId;
 use super::settings::Settings;
@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub keeps_history: AtomicBool,
     /// Set when no more writes are taken.
     pub closing: AtomicBool,
+    /// Becomes true when nothing more will be synced: the committer has ended, after its last sync.
+    pub ended: watch::Sender<bool>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
 use super::builder::Builder;
@@ -111,6 +111,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         checkpointing: tokio::sync::Mutex::new(()),
         keeps_history: AtomicBool::new(keeps_history),
         closing: AtomicBool::new(false),
+        ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
     });
     replay(&shared, trusted).await?;
