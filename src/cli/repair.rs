@@ -1,6 +1,7 @@
 //! `lakelog repair`: what can be put right without losing anything acknowledged; a plan first.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -18,6 +19,9 @@ pub struct RepairArgs {
     /// Do what the plan says
     #[arg(long)]
     yes: bool,
+    /// Take damaged frames from another copy: a store's directory, or one of archived segments
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,11 +42,16 @@ impl fmt::Display for Answer {
     }
 }
 
-/// Ends as `Corrupt`, with nothing changed, when there is damage that cannot be repaired from the store alone.
+/// Ends as `Corrupt` when damage stays: with nothing changed when it cannot be repaired from the store alone, with done what could be proven
+/// when there is a copy.
 pub async fn run(args: RepairArgs, shell: &mut Shell) -> Result<Ended> {
-    let plan = RepairPlan::new(&Env::os(), &shell.dir).await?;
+    let env = Env::os();
+    let plan = match &args.from {
+        Some(copy) => RepairPlan::with_copy(&env, &shell.dir, copy).await?,
+        None => RepairPlan::new(&env, &shell.dir).await?,
+    };
     let (steps, damaged) = (plan.steps(), !plan.damage().is_empty());
-    let done = args.yes && !damaged;
+    let done = args.yes && plan.applicable();
     if done {
         plan.apply().await?;
     }

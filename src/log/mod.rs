@@ -5,6 +5,7 @@
 //! reads from a position; who may append what is decided by the committer before.
 
 mod apply;
+mod copy;
 #[cfg(test)]
 mod damage;
 mod error;
@@ -12,28 +13,36 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod repair;
+#[cfg(test)]
+mod repairs;
 mod rotation;
 mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod walk;
 mod window;
 mod writer;
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
+pub use copy::{FrameSource, LogCopy, Witness};
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
+pub use repair::FrameRepair;
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use stream::{Check, FrameStream};
+pub use survey::{Survey, survey};
 use tokio::sync::watch;
 pub use verify::{Verification, verify};
 pub use writer::FileLog;
