@@ -17,6 +17,7 @@ mod get;
 mod import;
 mod init;
 mod input;
+mod keys;
 mod lines;
 mod log;
 mod operations;

@@ -6,6 +6,8 @@
 
 mod base;
 mod repair;
+mod salvage;
+mod signed;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -13,5 +15,7 @@ mod verify;
 mod views;
 
 pub use repair::RepairPlan;
+pub use salvage::{KeptRange, LostRange, SalvageReport, salvage};
+pub use signed::{PublicKey, SignedHead, SigningKey, sign_head};
 pub use stats::FileStats;
-pub use verify::{Stage, VerifyProblem, VerifyReport, verify};
+pub use verify::{CheckedHead, HeadFault, Stage, VerifyProblem, VerifyReport, verify, verify_signed};

@@ -2,13 +2,15 @@
 //!
 //! Goes on after damage, and changes nothing but scratch files of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::base;
+use super::signed::{PublicKey, SignedHead};
 use super::views;
 use crate::env::Env;
 use crate::event::Transaction;
-use crate::log::{self, Frame, LogError, LogFiles, Problem, SegmentEntry, Verification};
+use crate::log::{self, Frame, Head, LogError, LogFiles, Problem, SegmentEntry, SegmentId, Verification};
 use crate::store::{BASE_DIR, LOG_DIR};
 use crate::types::{Hash, LogId, Position, Result, Stamp};
 
@@ -29,6 +31,52 @@ pub struct VerifyReport {
     pub skipped: Vec<&'static str>,
     /// What is wrong, of the log in the order of positions.
     pub problems: Vec<VerifyProblem>,
+    /// What became of the signed heads, in the order given.
+    pub signed: Vec<CheckedHead>,
+    /// What is there and is no problem: side files of repairs and recoveries, what an interrupted one left.
+    pub notes: Vec<String>,
+}
+
+/// A signed head and whether the log still has that history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedHead {
+    /// What was signed.
+    pub signed: SignedHead,
+    /// Why it is not proven; none when it is.
+    pub fault: Option<HeadFault>,
+}
+
+/// Why a signed head is not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFault {
+    /// Another key signed it, or nobody did.
+    Signature,
+    /// It is of another log.
+    Log,
+    /// The log has another chain hash there: its history was rewritten.
+    Chain,
+    /// The line names another recorded time than the log.
+    Time,
+    /// The log does not reach there: transactions are gone, or this is an older copy.
+    AboveHead,
+    /// The log was trimmed above it, so nothing here can prove it any more.
+    BelowFloor,
+    /// The log is damaged at or below it.
+    Damaged,
+}
+
+impl HeadFault {
+    fn detail(self) -> &'static str {
+        match self {
+            HeadFault::Signature => "the signature is not one of this key over this line",
+            HeadFault::Log => "the signed head is of another log",
+            HeadFault::Chain => "the log has another chain hash there: its history is not the one signed",
+            HeadFault::Time => "the line names another time than the log has there",
+            HeadFault::AboveHead => "the log ends before it: transactions are missing, or this is an older copy",
+            HeadFault::BelowFloor => "the log was trimmed above it: nothing here can prove it any more",
+            HeadFault::Damaged => "the log is damaged at or below it, so its history cannot be proven",
+        }
+    }
 }
 
 impl VerifyReport {
@@ -42,8 +90,8 @@ impl VerifyReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyProblem {
     /// `manifest`, `log` (frames, order, chain), `event` (a transaction that does not decode),
-    /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted), or
-    /// `views` (an entry of the base is not what the log gives).
+    /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted),
+    /// `views` (an entry of the base is not what the log gives), or `signature` (a signed head is not proven).
     pub kind: &'static str,
     /// The file or directory concerned.
     pub file: PathBuf,
@@ -93,6 +141,31 @@ pub enum Stage {
 /// Damage is in the report. `not_found` without a store, `unavailable` for a newer format and where the disk
 /// fails.
 pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, u64)) -> Result<VerifyReport> {
+    verify_with(env, dir, &[], None, progress).await
+}
+
+/// As [`verify()`], and proves that the history up to each signed head is the one that was signed with `key`: the whole chain below is
+/// computed anew. What is not proven is a problem of kind `signature`.
+///
+/// # Errors
+/// As [`verify()`].
+pub async fn verify_signed(
+    env: &Env,
+    dir: &Path,
+    signed: &[SignedHead],
+    key: &PublicKey,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<VerifyReport> {
+    verify_with(env, dir, signed, Some(key), progress).await
+}
+
+async fn verify_with(
+    env: &Env,
+    dir: &Path,
+    signed: &[SignedHead],
+    key: Option<&PublicKey>,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<VerifyReport> {
     let lock = match base::lock(env, dir) {
         Ok(lock) => Some(lock),
         Err(error @ LogError::NotFound { .. }) => return Err(error.into()),
@@ -106,6 +179,7 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
     };
     let log_dir = dir.join(LOG_DIR);
     let mut events = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
+    events.heads.extend(signed.iter().map(|signed| (signed.head.position, None)));
     let verified = log::verify(env, &log_dir, None, &mut |frame| events.check(frame), &mut |done, total| {
         progress(Stage::Log, done, total);
     });
@@ -113,13 +187,17 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         Ok(log) => log,
         Err(LogError::Corrupt { path, offset, first, last, detail }) => {
             let problem = Problem { path, offset, first, last, detail };
-            return Ok(VerifyReport {
+            let mut report = VerifyReport {
                 log_id: LogId::default(),
                 head: Position::ZERO,
                 chain: Hash::default(),
                 skipped: vec!["views"],
                 problems: vec![VerifyProblem::of_log(problem)],
-            });
+                signed: Vec::new(),
+                notes: notes(env, &log_dir, &[])?,
+            };
+            report.check_signed(signed, |_| HeadFault::Damaged.into());
+            return Ok(report);
         }
         Err(error) => return Err(error.into()),
     };
@@ -129,7 +207,34 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
     let mut problems: Vec<VerifyProblem> = problems.into_iter().map(VerifyProblem::of_log).collect();
     let intact = problems.iter().all(|problem| problem.kind == "manifest") && events.problems.is_empty();
     problems.extend(events.problems.into_iter().map(|problem| placed(problem, &log_dir, &segments)));
-    let mut report = VerifyReport { log_id, head: head.position, chain: head.chain, skipped: Vec::new(), problems };
+    let mut report = VerifyReport {
+        log_id,
+        head: head.position,
+        chain: head.chain,
+        skipped: Vec::new(),
+        problems,
+        signed: Vec::new(),
+        notes: notes(env, &log_dir, &segments)?,
+    };
+    if let Some(key) = key {
+        events.heads.extend([(floor.position, Some(floor)), (head.position, Some(head))]);
+        let damaged = report.problems.iter().filter(|problem| problem.kind == "log");
+        let damaged = damaged.filter_map(|problem| problem.positions).map(|(first, _)| first).min();
+        report.check_signed(signed, |signed| {
+            let Head { position, time, chain } = signed.head;
+            let held = events.heads.get(&position).copied().flatten();
+            match held {
+                _ if !signed.is_signed_by(key) => Some(HeadFault::Signature),
+                _ if signed.log_id != log_id => Some(HeadFault::Log),
+                _ if position < floor.position => Some(HeadFault::BelowFloor),
+                _ if damaged.is_some_and(|first| first <= position) => Some(HeadFault::Damaged),
+                None => Some(HeadFault::AboveHead),
+                Some(held) if held.chain != chain => Some(HeadFault::Chain),
+                Some(held) if held.time != time => Some(HeadFault::Time),
+                Some(_) => None,
+            }
+        });
+    }
     let unsound = match &stamp {
         Err(fault) => Some(fault.clone()),
         Ok(None) => None,
@@ -165,18 +270,56 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
     Ok(report)
 }
 
+impl VerifyReport {
+    fn check_signed(&mut self, signed: &[SignedHead], judge: impl Fn(&SignedHead) -> Option<HeadFault>) {
+        self.signed = signed.iter().map(|signed| CheckedHead { signed: *signed, fault: judge(signed) }).collect();
+        let named = self.signed.iter().filter_map(|CheckedHead { signed, fault }| {
+            let position = signed.head.position;
+            let problem = VerifyProblem::new("signature", (*fault)?.detail().to_owned());
+            Some(VerifyProblem { positions: Some((position, position)), ..problem })
+        });
+        self.problems.extend(named);
+    }
+}
+
+/// Files in the log's directory that are there for a reason, and no part of the log.
+fn notes(env: &Env, log_dir: &Path, segments: &[SegmentEntry]) -> Result<Vec<String>> {
+    let failed = |source| LogError::Io { action: "list the directory", path: log_dir.to_path_buf(), source };
+    let first = segments.first().map(|entry| entry.id);
+    let describe = |name: &String| {
+        let what = if name.starts_with("cut-") {
+            "bytes that a recovery cut and kept"
+        } else if name.starts_with("damaged-") {
+            "a damaged segment that a repair kept"
+        } else if name.ends_with(".new") {
+            "left by an interrupted repair, of no use"
+        } else if SegmentId::of_file_name(name).is_some_and(|id| first.is_some_and(|first| id < first)) {
+            "a segment that was trimmed"
+        } else {
+            return None;
+        };
+        Some(format!("{}: {what}", log_dir.join(name).display()))
+    };
+    Ok(env.fs.read_dir(log_dir).map_err(failed)?.iter().filter_map(describe).collect())
+}
+
 /// What the transactions hold, looked at as they pass.
 #[derive(Default)]
 struct Events {
     stamp: Option<Stamp>,
     /// The log's chain hash at the stamp's position.
     chain: Option<Hash>,
+    /// The states at positions that were signed.
+    heads: BTreeMap<Position, Option<Head>>,
     problems: Vec<VerifyProblem>,
 }
 
 impl Events {
     fn check(&mut self, frame: Frame) {
-        let Frame { position, chain, payload, .. } = frame;
+        let Frame { position, time, chain, payload, .. } = frame;
+        if let Some(held) = self.heads.get_mut(&position) {
+            *held = Some(Head { position, time, chain });
+        }
         if self.stamp.as_ref().is_some_and(|stamp| stamp.position == position) {
             self.chain = Some(chain);
         }

@@ -17,6 +17,7 @@ mod repair;
 #[cfg(test)]
 mod repairs;
 mod rotation;
+mod salvage;
 mod segment;
 mod settings;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
 pub use repair::FrameRepair;
+pub use salvage::Piece;
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use stream::{Check, FrameStream};
