@@ -13,8 +13,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, repair, scan, set, show, stats,
-    tail, verify,
+    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
+    stats, tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -67,6 +67,7 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    Mark(mark::MarkArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -155,6 +156,7 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::Mark(args) => mark::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -228,6 +230,9 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
+            "lakelog mark --list",
+            "lakelog mark --delete m --actor a --request-id i",
             "lakelog verify",
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
@@ -254,6 +259,11 @@ mod tests {
             "lakelog log --prefix x",
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
+            "lakelog mark",
+            "lakelog mark m --list",
+            "lakelog mark m --delete n",
+            "lakelog mark --list --at 1",
+            "lakelog mark m --at 99999999999999999999",
             "lakelog history p k",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -20,6 +20,7 @@ mod input;
 mod keys;
 mod lines;
 mod log;
+mod mark;
 mod operations;
 mod output;
 mod progress;

@@ -197,25 +197,6 @@ impl FileLog {
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
     }
 
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    pub fn head_at(&self, position: Position) -> Result<Head, LogError> {
-        let view = self.view.lock().clone();
-        if position == view.synced.position {
-            return Ok(view.synced);
-        }
-        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
-    }
-
-    /// The last synced transaction whose recorded time is not after `time`, or the floor.
-    ///
-    /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
-    pub fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
-        let view = self.view.lock().clone();
-        stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
-    }
-
     fn source(&self) -> Source {
         Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
     }
@@ -381,6 +362,19 @@ impl Log for FileLog {
 
     fn follow(&self) -> watch::Receiver<Position> {
         self.synced.subscribe()
+    }
+
+    fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let view = self.view.lock().clone();
+        stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
     }
 
     fn floor(&self) -> Position {

@@ -60,14 +60,14 @@ impl Store {
             return Ok(());
         }
         self.insert_entries(&missing).await?;
-        self.mark("an index was built").await?;
+        self.leave_trace("an index was built").await?;
         // All entries are frozen with this checkpoint, so the stamp of its last write may name the index as whole.
         checkpoint::run_as(shared, shared.indexes.versions()).await.map(|_| ())
     }
 
     /// A checkpoint needs a position of its own to be stamped with, and the audit should say that something
     /// happened here.
-    async fn mark(&self, reason: &str) -> Result<()> {
+    async fn leave_trace(&self, reason: &str) -> Result<()> {
         self.append(&Context::new("lakelog").reason(reason), Vec::new()).await.map(|_| ())
     }
 
@@ -85,7 +85,7 @@ impl Store {
             }
             // The committer rings for a checkpoint only when something is written.
             if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
-                self.mark("an index is being built").await?;
+                self.leave_trace("an index is being built").await?;
                 checkpoint::run(shared).await?;
             }
         }
