@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::types::{Error, ErrorKind, Result};
+
+use super::output::note;
 
 /// Larger files are something else.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -17,6 +20,19 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 pub fn text_of(path: &Path, what: &str) -> Result<String> {
     let file = File::open(path).map_err(|error| failed(what, path, error))?;
     read_text(file, what, path)
+}
+
+/// The text of a private key; warns when others than its owner can read the file.
+///
+/// # Errors
+///
+/// As [`text_of`].
+pub fn private_text_of(path: &Path) -> Result<String> {
+    let mode = std::fs::metadata(path).map_err(|error| failed("the key", path, error))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        note(format!("warning: others can read the private key, path=`{}` mode=`{:o}`; use 600", path.display(), mode & 0o777));
+    }
+    text_of(path, "the key")
 }
 
 /// The text of a small stream.
