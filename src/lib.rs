@@ -81,7 +81,7 @@ pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
     Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Mark, Predicate, Reader, RequestId,
-    ScanOptions, Settings, Stats, Store, Tx,
+    ScanOptions, ScrubDamage, ScrubReport, Settings, Stats, Store, Tx,
 };
 pub use types::{
     At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, OWN_PARTITION_BYTE, Page, PartitionClass,

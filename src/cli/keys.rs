@@ -30,7 +30,11 @@ pub fn text_of(path: &Path, what: &str) -> Result<String> {
 pub fn private_text_of(path: &Path) -> Result<String> {
     let mode = std::fs::metadata(path).map_err(|error| failed("the key", path, error))?.permissions().mode();
     if mode & 0o077 != 0 {
-        note(format!("warning: others can read the private key, path=`{}` mode=`{:o}`; use 600", path.display(), mode & 0o777));
+        note(format!(
+            "warning: others can read the private key, path=`{}` mode=`{:o}`; use 600",
+            path.display(),
+            mode & 0o777
+        ));
     }
     text_of(path, "the key")
 }

@@ -6,6 +6,8 @@
 
 mod base;
 mod repair;
+#[cfg(test)]
+mod rescue;
 mod salvage;
 mod signed;
 mod stats;

@@ -177,9 +177,19 @@ impl RepairPlan {
 
 /// The frames of a copy.
 fn open_copy(env: &Env, log_dir: &Path, copy: &Path, log_id: LogId) -> Result<Box<dyn FrameSource>> {
-    let failed = |source| LogError::Io { action: "look for the copy", path: copy.to_path_buf(), source };
+    let no_directory = || {
+        let message = format!("the copy is no directory, path=`{}`", copy.display());
+        Error::new(ErrorKind::Invalid, message)
+    };
     let inner = copy.join(LOG_DIR);
-    let dir = if env.fs.exists(&inner).map_err(failed)? { inner } else { copy.to_path_buf() };
+    let dir = match env.fs.exists(&inner) {
+        Ok(true) => inner,
+        Ok(false) => copy.to_path_buf(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(no_directory()),
+        Err(source) => {
+            return Err(LogError::Io { action: "look for the copy", path: copy.to_path_buf(), source }.into());
+        }
+    };
     if dir == log_dir {
         return Err(Error::new(ErrorKind::Invalid, "the copy is the store itself; give another one"));
     }
@@ -189,10 +199,7 @@ fn open_copy(env: &Env, log_dir: &Path, copy: &Path, log_id: LogId) -> Result<Bo
             let message = format!("no copy of this log found, path=`{}` log=`{log_id}`", copy.display());
             Err(Error::new(ErrorKind::NotFound, message))
         }
-        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
-            let message = format!("the copy is no directory, path=`{}`", copy.display());
-            Err(Error::new(ErrorKind::Invalid, message))
-        }
+        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => Err(no_directory()),
         Err(error) => Err(error.into()),
     }
 }

@@ -18,6 +18,7 @@ mod repair;
 mod repairs;
 mod rotation;
 mod salvage;
+mod scrub;
 mod segment;
 mod settings;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
 pub use repair::FrameRepair;
 pub use salvage::Piece;
+pub use scrub::{Scrubbed, Scrubber};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use stream::{Check, FrameStream};

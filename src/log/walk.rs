@@ -41,12 +41,27 @@ pub(super) struct SegmentWalk {
     sealed: Option<SegmentEntry>,
     resumed: Option<RawFrame>,
     ended: bool,
+    resumes: bool,
 }
 
 impl SegmentWalk {
     /// From the state `before` the segment to the transaction `last`; with the manifest's entry when it is sealed.
     pub fn new(reader: SegmentReader, before: Head, last: Position, sealed: Option<SegmentEntry>) -> SegmentWalk {
-        SegmentWalk { reader, head: before, offset: FRAMES_AT, last, sealed, resumed: None, ended: false }
+        SegmentWalk {
+            reader,
+            head: before,
+            offset: FRAMES_AT,
+            last,
+            sealed,
+            resumed: None,
+            ended: false,
+            resumes: true,
+        }
+    }
+
+    /// The same, but it ends with the first damage: what follows is not searched, which may take long.
+    pub fn to_first_damage(self) -> SegmentWalk {
+        SegmentWalk { resumes: false, ..self }
     }
 
     /// The last whole transaction passed.
@@ -89,7 +104,7 @@ impl SegmentWalk {
             Err(error) => return Err(error),
         };
         let expected = self.head.position.next();
-        let resume = self.resume(expected);
+        let resume = if self.resumes { self.resume(expected) } else { None };
         let up_to = resume.as_ref().map_or(self.last, |frame| frame.header.position.previous());
         let problem = self.problem(expected, up_to, &why);
         let damage = Damage { problem, before: self.head, resume: resume.clone(), gap: true };

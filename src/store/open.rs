@@ -17,6 +17,7 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::scrub::ScrubReport;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, Fs};
@@ -87,6 +88,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     }
     let stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
@@ -103,6 +105,8 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         checkpointing: tokio::sync::Mutex::new(()),
         closing: AtomicBool::new(false),
         lanes: AtomicU64::new(0),
+        log_dir: builder.dir.join(LOG_DIR),
+        scrub,
     });
     replay(&shared, trusted).await?;
     let committer = Committer::new(shared.clone(), commands);

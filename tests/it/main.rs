@@ -8,5 +8,6 @@ mod kill;
 mod migrate;
 mod moving;
 mod proto;
+mod rescue;
 mod tidy;
 mod trouble;
