@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::diagnostics::SigningKey;
 use crate::types::{Error, ErrorKind, Result};
 
 use super::output::note;
@@ -22,21 +23,21 @@ pub fn text_of(path: &Path, what: &str) -> Result<String> {
     read_text(file, what, path)
 }
 
-/// The text of a private key; warns when others than its owner can read the file.
+/// A private key; warns when others than its owner can read the file.
 ///
 /// # Errors
 ///
-/// As [`text_of`].
-pub fn private_text_of(path: &Path) -> Result<String> {
-    let mode = std::fs::metadata(path).map_err(|error| failed("the key", path, error))?.permissions().mode();
+/// As [`text_of`]; `Invalid` for what is no such key.
+pub fn signing_key(path: &Path) -> Result<SigningKey> {
+    let key = SigningKey::from_pem(&text_of(path, "the key")?)?;
+    let mode = std::fs::metadata(path).map_err(|error| failed("the key", path, error))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         note(format!(
-            "warning: others can read the private key, path=`{}` mode=`{:o}`; use 600",
-            path.display(),
-            mode & 0o777
+            "warning: others can read the private key, path=`{}` mode=`{mode:o}`; make it 600",
+            path.display()
         ));
     }
-    text_of(path, "the key")
+    Ok(key)
 }
 
 /// The text of a small stream.

@@ -15,7 +15,7 @@ use crate::types::{At, Digest, Position, Result};
 
 use super::command::Shell;
 use super::context::{ContextArgs, RequestArgs};
-use super::keys::private_text_of;
+use super::keys::signing_key;
 use super::output::Ended;
 use super::reading;
 use super::text::shown;
@@ -67,8 +67,7 @@ impl Answer {
 /// Fails `NotFound` below the floor and for a mark that there is not, `Invalid` above the head and for a bad name.
 pub async fn run(args: MarkArgs, shell: &mut Shell) -> Result<Ended> {
     if let Some(key) = &args.sign {
-        let key = SigningKey::from_pem(&private_text_of(key)?)?;
-        return sign(&key, args.at.as_ref(), shell).await;
+        return sign(&signing_key(key)?, args.at.as_ref(), shell).await;
     }
     let context = args.context();
     match (args.name, args.delete) {
