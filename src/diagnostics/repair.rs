@@ -37,7 +37,7 @@ enum Work {
     /// What an open would do.
     Recover(Box<Plan>),
     /// Damaged frames, which another copy may have; then what an open would do.
-    Replace(FrameRepair, Box<dyn FrameSource>),
+    Replace(Box<FrameRepair>, Box<dyn FrameSource>),
 }
 
 impl RepairPlan {
@@ -93,7 +93,7 @@ impl RepairPlan {
             let log = log::plan(env, &log_dir, None)?;
             return RepairPlan::recover(env, dir, lock, log, base).await;
         }
-        let work = Work::Replace(frames, source);
+        let work = Work::Replace(Box::new(frames), source);
         Ok(RepairPlan { env: env.clone(), log_dir, work, base_dir: dir.join(BASE_DIR), base, fault: None, lock })
     }
 

@@ -137,16 +137,22 @@ fn fault_18_19_every_frame_comes_back_byte_for_byte() {
     for number in [1, 2] {
         let offsets = offsets(&machine.world.fs.content(&segment(number)).unwrap());
         for (index, &offset) in offsets.iter().enumerate() {
-            for (what, at, len) in [("header", 20, 1), ("body", 100, 1), ("sector", 0, 512), ("run", 0, 4_000)] {
+            for (what, from, len) in [("header", 20, 1), ("body", 100, 1), ("sector", 0, 512), ("run", 0, 4_000)] {
                 let after = machine.fork(0);
                 after.spoil(&segment(number), |content| {
-                    let end = (offset + at + len).min(content.len());
-                    content[offset + at..end].iter_mut().for_each(|byte| *byte ^= 0xa5);
+                    let end = (offset + from + len).min(content.len());
+                    content[offset + from..end].iter_mut().for_each(|byte| *byte ^= 0xa5);
                 });
                 after.comes_back(&format!("segment {number} frame {index} {what}"));
-                // All but promises of the frames taken from the copy is as it was; sealed segments promise their end.
                 let found = after.frames();
-                assert_eq!(found[0].len(), before[0].len());
+                let (found, before) = (&found[number as usize - 1], &before[number as usize - 1]);
+                assert_eq!(found.len(), before.len());
+                for at in (0..found.len()).filter(|&at| found[at] != before[at]) {
+                    // A frame from the copy says what is promised now, and its checksum covers that.
+                    let start = offsets[offsets.partition_point(|&offset| offset <= at) - 1];
+                    assert!((4..8).contains(&(at - start)) || (32..40).contains(&(at - start)), "{number} {at}");
+                    assert!(start < offset + from + len && start + 1_700 > offset, "a whole frame was changed");
+                }
                 assert_eq!(after.side_files().len(), 1);
             }
         }
@@ -200,7 +206,7 @@ fn two_damaged_frames_of_which_only_one_shows_come_back() {
                 let body = offset + 88..offset + 88 + header.body_len as usize;
                 content[body.start + 20] ^= 1;
                 let mut written = Vec::new();
-                header.encode(&[&content[body].to_vec()], &mut written);
+                header.encode(&[&content[body]], &mut written);
                 content[offset..offset + written.len()].copy_from_slice(&written);
             }
         });

@@ -86,7 +86,7 @@ impl Scrubber {
                 };
                 let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
                 self.queue.pop_front();
-                (entry, SegmentWalk::new(reader, before, entry.last, Some(entry)).to_first_damage())
+                (entry, SegmentWalk::new(reader, before, entry.last, Some(entry)).until_damage())
             }
         };
         let began = walk.offset();

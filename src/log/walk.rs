@@ -60,7 +60,7 @@ impl SegmentWalk {
     }
 
     /// The same, but it ends with the first damage: what follows is not searched, which may take long.
-    pub fn to_first_damage(self) -> SegmentWalk {
+    pub fn until_damage(self) -> SegmentWalk {
         SegmentWalk { resumes: false, ..self }
     }
 
