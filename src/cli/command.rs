@@ -13,8 +13,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
-    stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan,
+    set, show, stats, tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -68,6 +68,8 @@ enum Verb {
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
     Mark(mark::MarkArgs),
+    Dump(dump::DumpArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -157,6 +159,8 @@ impl Verb {
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
+            Verb::Dump(args) => dump::run(args, shell).await,
+            Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -234,8 +238,13 @@ mod tests {
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
             "lakelog mark --sign key.pem --at 7",
-            "lakelog verify",
             "lakelog verify --key pub.pem --signed -",
+            "lakelog dump -o x --since 3 --at 7 --no-compress",
+            "lakelog dump -o - --state-only",
+            "lakelog restore a b --as-clone",
+            "lakelog restore -",
+            "lakelog verify",
+            "lakelog verify x",
             "lakelog repair --yes",
             "lakelog repair --from copy --yes",
             "lakelog repair --salvage new --yes",
@@ -269,6 +278,9 @@ mod tests {
             "lakelog mark --list --at 1",
             "lakelog mark m --at 99999999999999999999",
             "lakelog history p k",
+            "lakelog dump",
+            "lakelog dump -o x --state-only --since 3",
+            "lakelog restore",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

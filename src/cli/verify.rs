@@ -10,20 +10,25 @@ use serde::Serialize;
 use crate::diagnostics::{
     CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_signed,
 };
+use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
 use crate::log::Head;
-use crate::types::{Error, ErrorKind, Result};
+use crate::types::{Error, ErrorKind, Position, Result};
 
 use super::command::Shell;
+use super::input::Input;
 use super::keys::{read_text, text_of};
 use super::output::Ended;
 use super::progress::Progress;
 
-/// Checks checksums, order, chain, manifest, and the views against the log. Works on a store that does not open
+/// Checks checksums, order, chain, manifest, snapshots, and the views against the log; or a dump. Works on a store that does not open
 ///
 /// Beside a process that has the store open the views are skipped. Changes nothing but a scratch directory of its own.
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
+    /// A dump to check without restoring it, instead of the store; - is standard input
+    #[arg(value_name = "DUMP|-")]
+    dump: Option<PathBuf>,
     /// Prove signed heads too: the public key in PEM
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -126,6 +131,11 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
         Some(key) => Some((PublicKey::from_pem(&text_of(key, "the key")?)?, signed_heads(args.signed.as_deref())?)),
         None => None,
     };
+    if let Some(path) = &args.dump {
+        let answer = of_dump(path)?;
+        shell.out.answer(&answer)?;
+        return Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) });
+    }
     let mut bar: Option<(Stage, Progress)> = None;
     let mut show = |stage, done, total| {
         if bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
@@ -154,6 +164,37 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
         (false, true) => Ended::Failed(ErrorKind::NotFound),
         (false, false) => Ended::Failed(ErrorKind::Corrupt),
     })
+}
+
+/// What is no dump at all, or a newer one, is an error.
+fn of_dump(path: &Path) -> Result<Answer> {
+    let input = Input::open(path)?;
+    let (name, total) = (path.display().to_string(), input.length());
+    let mut bar = Progress::new("verifying the dump", "bytes", total);
+    let mut reader = match DumpReader::new(input, &name) {
+        Err(error @ DumpError::Corrupt { .. }) => return damaged(error, Position::ZERO, String::new()),
+        reader => reader?,
+    };
+    match verify_dump(&mut reader, &mut |done| bar.reach(done)) {
+        Ok(summary) => Ok(Answer {
+            ok: true,
+            head: summary.head.position.0,
+            chain: summary.head.chain.to_string(),
+            skipped: Vec::new(),
+            problems: Vec::new(),
+            signed: Vec::new(),
+            notes: Vec::new(),
+        }),
+        Err(error) => damaged(error, reader.head().position, reader.head().chain.to_string()),
+    }
+}
+
+fn damaged(error: DumpError, head: Position, chain: String) -> Result<Answer> {
+    let DumpError::Corrupt { name, offset, position, detail } = error else { return Err(error.into()) };
+    let positions = Some([position.next().0; 2]);
+    let problem = ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail };
+    let (skipped, signed, notes) = (Vec::new(), Vec::new(), Vec::new());
+    Ok(Answer { ok: false, head: head.0, chain, skipped, problems: vec![problem], signed, notes })
 }
 
 /// The signed heads of a file, of standard input, or of the argument itself.

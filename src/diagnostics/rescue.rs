@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::tests::{ENTRIES, HEAD, World, copy_dir, entries, flip};
 use super::*;
 use crate::event::{Event, RedactedTransaction, Transaction};
-use crate::log::{Check, Draft, FileLog, Frame, Log, LogFiles, LogSettings};
+use crate::log::{Check, Draft, FileLog, Frame, Log, LogFiles, LogSettings, Snapshot};
 use crate::store::{LOG_DIR, Store};
 use crate::types::{Digest, ErrorKind, Hash, Position, Salt, Timestamp};
 
@@ -344,7 +344,10 @@ async fn a_head_below_the_floor_cannot_be_proven_any_more() {
     let early = sign_head(&world.env, &world.dir, Some(Position(7)), &key).unwrap();
     let lock = crate::log::DirLock::take(&world.env, &world.dir.join("LOCK")).unwrap();
     let log = FileLog::open(world.env.clone(), lock, &world.log_dir(), LogSettings::default(), None).unwrap();
-    let floor = log.trim(Position(150)).unwrap();
+    let floor = Position(150);
+    let snapshot = Snapshot { head: log.head_at(floor).unwrap(), bytes: 5, digest: Digest::of_bytes(b"state") };
+    fs::write(snapshot.path(&world.log_dir()), b"state").unwrap();
+    log.trim(snapshot, floor).unwrap();
     log.close().unwrap();
     drop(log);
     let at_floor = sign_head(&world.env, &world.dir, Some(floor), &key).unwrap();

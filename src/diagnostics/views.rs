@@ -11,7 +11,7 @@ use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
 use crate::projection::{IndexSet, Scanner};
-use crate::store::{BASE_DIR, base_in, rebuild};
+use crate::store::{BASE_DIR, base_in, rebuild, seed};
 use crate::types::{Entry, OWN_PARTITION_BYTE, Position, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
@@ -58,19 +58,26 @@ async fn compare_over(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Comparison> {
     let indexes = IndexSet::built_in();
+    let rebuilding = base_in(env, scratch, SCRATCH_CACHE_BYTES)?;
+    let mut without_indexes = stamp.projections != indexes.versions();
+    if let Some(snapshot) = files.snapshot() {
+        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref()).await?;
+        without_indexes |= held != indexes.versions();
+    }
+    let floor = files.floor().position;
     let rebuilt = rebuild(
-        files.frames(Position(1), Check::Order)?.take_while(|frame| match frame {
+        floor,
+        files.frames(floor.next(), Check::Order)?.take_while(|frame| match frame {
             Ok(frame) => frame.position <= stamp.position,
             Err(_) => true,
         }),
         stamp.log_id,
         &indexes,
-        base_in(env, scratch, SCRATCH_CACHE_BYTES)?,
+        rebuilding,
         MEMTABLE_BYTES,
-        |position| progress(position.0, stamp.position.0),
+        |position| progress(position.0 - floor.0, stamp.position.0 - floor.0),
     )
     .await?;
-    let without_indexes = stamp.projections != indexes.versions();
     let mut comparison = Comparison { without_indexes, ..Comparison::default() };
     let mut differences = 0;
     let from = if without_indexes { vec![OWN_PARTITION_BYTE + 1] } else { Vec::new() };

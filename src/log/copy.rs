@@ -11,6 +11,7 @@ use super::error::IoAt;
 use super::format::{FRAMES_AT, FrameKind};
 use super::manifest;
 use super::segment::{self, MISSING, SegmentId};
+use super::snapshot::Snapshot;
 use super::walk::next_whole;
 use super::window::{RawFrame, SegmentReader, Slot};
 use super::{Frame, Head, LogError};
@@ -34,8 +35,12 @@ pub trait FrameSource: Debug + Send {
 pub struct Witness {
     /// When the log was created.
     pub created: Timestamp,
-    /// The state that it was trimmed up to.
+    /// The oldest readable state.
     pub floor: Head,
+    /// The state before its first segment.
+    pub start: Head,
+    /// The snapshot of the state at the floor.
+    pub snapshot: Option<Snapshot>,
     /// A position that was synced.
     pub promise: Position,
 }
@@ -122,6 +127,8 @@ impl LogCopy {
         let witness = manifest.map(|manifest| Witness {
             created: manifest.created,
             floor: manifest.floor,
+            start: manifest.start,
+            snapshot: manifest.snapshot,
             promise: manifest.promise,
         });
         Ok(LogCopy { fs, log_id: log_id.unwrap_or_default(), witness, segments, cursor: None })

@@ -4,8 +4,10 @@
 //! the business of `event`. A log gives one order: it appends whole batches at an expected head and
 //! reads from a position; who may append what is decided by the committer before.
 
+mod append;
 mod apply;
 mod copy;
+mod creation;
 #[cfg(test)]
 mod damage;
 mod error;
@@ -23,10 +25,12 @@ mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod stream;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod verify;
 mod walk;
 mod window;
@@ -34,8 +38,10 @@ mod writer;
 
 use std::fmt::Debug;
 
+pub(crate) use append::frame_room;
 use bytes::Bytes;
 pub use copy::{FrameSource, LogCopy, Witness};
+pub use creation::Birth;
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
@@ -45,6 +51,7 @@ pub use salvage::Piece;
 pub use scrub::{Scrubbed, Scrubber};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
+pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
 pub use survey::{Survey, survey};
 use tokio::sync::watch;
@@ -116,8 +123,16 @@ pub trait Log: Debug + Send + Sync {
     /// The identity of the log.
     fn id(&self) -> LogId;
 
+    /// When it was created.
+    fn created(&self) -> Timestamp;
+
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
+
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    fn head_at(&self, position: Position) -> Result<Head, LogError>;
 
     /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
@@ -139,11 +154,6 @@ pub trait Log: Debug + Send + Sync {
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
 
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    fn head_at(&self, position: Position) -> Result<Head, LogError>;
-
     /// The last synced transaction whose recorded time is not after `time`, or the floor.
     ///
     /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
@@ -160,7 +170,11 @@ pub trait Log: Debug + Send + Sync {
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;
 
-    /// Forgets transactions at or below `floor`, as far as whole sealed segments allow, and returns
-    /// the floor reached. The caller has made sure that the state at `floor` is kept elsewhere.
-    fn trim(&self, floor: Position) -> Result<Position, LogError>;
+    /// Raises the floor to the state in `snapshot`, whose file the caller has put, synced, where the log keeps them, and
+    /// verified. Transactions at or below it are no longer readable; those at or below `keep` are removed too, as far as
+    /// whole sealed segments allow, and the snapshot before this one when it lies below `keep`.
+    ///
+    /// A snapshot of the floor itself takes the place of the one that is there. Errors: `InvalidSnapshot` when it is not of
+    /// this history or its file is not there, `BelowFloor`, `AboveHead`; a failed write latches the log.
+    fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError>;
 }

@@ -38,10 +38,10 @@ impl LogCopy {
     ) -> Result<(), LogError> {
         let witness = self.witnessed();
         let segments = self.segments();
-        let mut walk = Salvage { last: Position::ZERO, head: witness.map(|witness| witness.floor), found };
+        let mut walk = Salvage { last: Position::ZERO, head: witness.map(|witness| witness.start), found };
         let began = witness.map_or_else(
             || segments.first().map_or(Position::ZERO, |segment| segment.first.previous()),
-            |witness| witness.floor.position,
+            |witness| witness.start.position,
         );
         walk.lose(began, "trimmed, or the segments are gone")?;
         let mut promise = witness.map_or(Position::ZERO, |witness| witness.promise);

@@ -15,9 +15,9 @@ use super::stream::Source;
 use super::verify::promised;
 use super::walk::{Damage, Found, SegmentWalk, next_whole};
 use super::window::{SegmentReader, locate};
-use super::{Frame, Head, LOG_FORMAT, LogError};
+use super::{Frame, Head, LogError};
 use crate::env::{Env, OpenMode};
-use crate::types::{Hash, LogId, Position, Timestamp};
+use crate::types::{LogId, Position};
 
 /// What was found of a log that may be damaged.
 #[derive(Debug)]
@@ -185,6 +185,9 @@ fn from_segments(env: &Env, dir: &Path, witness: Option<Witness>) -> Result<Resu
         // What was lost at the end is known to the copy alone.
         promise: witness.promise,
         floor: witness.floor,
+        start: witness.start,
+        snapshot: witness.snapshot,
+        former: None,
         segments: Vec::new(),
     };
     let mut previous: Option<(SegmentReader, Head)> = None;
@@ -213,10 +216,14 @@ fn from_segments(env: &Env, dir: &Path, witness: Option<Witness>) -> Result<Resu
         previous = Some((copy.reader(copied)?, before));
     }
     let Some(first) = first else { return Ok(Err("there is no segment".to_owned())) };
-    let origin = Head { position: Position::ZERO, time: Timestamp(0), chain: Hash::origin(log_id, LOG_FORMAT) };
-    if first != origin && first != witness.floor {
+    let origin = Head::origin(log_id);
+    if first == origin {
+        // Nothing is missing below, so all of it can be read.
+        (manifest.floor, manifest.start, manifest.snapshot) = (origin, origin, None);
+    } else if first != witness.start {
         return Ok(Err(format!("nothing proves that the log begins with segment {}", copy.segments()[0].id)));
+    } else if let Some(Err(error)) = witness.snapshot.map(|snapshot| snapshot.verify(env.fs.as_ref(), dir)) {
+        return Ok(Err(format!("the state at the floor is needed: {error}")));
     }
-    manifest.floor = first;
     Ok(Ok(manifest))
 }

@@ -50,13 +50,29 @@ pub fn verify(
     let manifest = &loaded.manifest;
     let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
     let total = manifest.segments.iter().map(|entry| entry.end).sum();
-    let mut sums = Sums { head: manifest.floor, sound: 0, problems: Vec::new(), done: 0, total };
+    let (head, floor) = (manifest.start, manifest.floor);
+    let mut sums = Sums { head, floor, sound: 0, problems: Vec::new(), done: 0, total };
     let promise =
         manifest.promise.max(known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, at)| at));
     if !loaded.other_sound {
         let path = manifest::slot_path(dir, 1 - loaded.slot);
         let detail = "the second manifest slot is damaged or stale".to_owned();
         sums.problems.push(Problem { path, offset: 0, first: Position::ZERO, last: Position::ZERO, detail });
+    }
+    for snapshot in [&manifest.snapshot, &manifest.former].into_iter().flatten() {
+        sums.total += snapshot.bytes;
+        match snapshot.verify(env.fs.as_ref(), dir).map_err(Problem::from_error) {
+            Ok(()) => {}
+            Err(Ok(problem)) => sums.problems.push(problem),
+            Err(Err(LogError::Io { path, source, .. })) => {
+                let detail = format!("cannot be read: {source}");
+                let (first, last) = (Position(1), snapshot.head.position);
+                sums.problems.push(Problem { path, offset: 0, first, last, detail });
+            }
+            Err(Err(error)) => return Err(error),
+        }
+        sums.done += snapshot.bytes;
+        progress(sums.done, sums.total);
     }
     for (index, entry) in manifest.segments.iter().enumerate() {
         let sealed = index + 1 < manifest.segments.len();
@@ -121,6 +137,7 @@ pub(super) fn promised(reader: &mut SegmentReader, known: Position) -> (Position
 /// What was found so far.
 struct Sums {
     head: Head,
+    floor: Head,
     sound: u64,
     problems: Vec<Problem>,
     done: u64,
@@ -139,6 +156,13 @@ impl Sums {
             match step {
                 Found::Frame { frame, proven } => {
                     self.sound += u64::from(proven);
+                    let head = Head { position: frame.position, time: frame.time, chain: frame.chain };
+                    if head.position == self.floor.position && head != self.floor {
+                        let detail = "the floor in the manifest is not of this history".to_owned();
+                        let (path, offset) = (walk.path().to_path_buf(), walk.offset());
+                        let (first, last) = (head.position, head.position);
+                        self.problems.push(Problem { path, offset, first, last, detail });
+                    }
                     found(frame);
                 }
                 Found::Damage(damage) => self.problems.push(damage.problem),

@@ -3,6 +3,8 @@
 //! Proves everything: checksum, place, order, digest, chain, and the end against the manifest. What to do about damage is the
 //! business of those who walk: verification names it, the scrub counts it, a repair fills it.
 
+use std::path::Path;
+
 use super::format::{ALIGNMENT, FRAMES_AT, FrameKind};
 use super::manifest::SegmentEntry;
 use super::recovery::Problem;
@@ -67,6 +69,11 @@ impl SegmentWalk {
     /// The last whole transaction passed.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// The segment's file.
+    pub fn path(&self) -> &Path {
+        self.reader.path()
     }
 
     /// Where in the file the walk is, in bytes.

@@ -13,22 +13,17 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::error::IoAt;
-use super::format::{
-    BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, frame_bytes,
-};
+use super::append::Item;
+use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
-use super::rotation::segment_header;
-use super::segment::{self, SegmentId, Spare};
+use super::segment::{SegmentId, Spare};
 use super::settings::LogSettings;
+use super::snapshot::Snapshot;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
-use super::{DirLock, Draft, Frames, Head, LOG_FORMAT, Log, LogError};
+use super::{DirLock, Draft, Frames, Head, Log, LogError};
 use crate::env::{Env, File, FileExt as _};
-use crate::types::{Hash, Limits, LogId, Position, Timestamp};
-
-/// A batch buffer above this is given back after use.
-const BUFFER_BYTES_KEPT: usize = 8 << 20;
+use crate::types::{Digest, LogId, Position, Timestamp};
 
 /// A log in files, open for writing.
 #[derive(Debug)]
@@ -45,7 +40,7 @@ pub struct FileLog {
     /// The spare segment when one is ready. Held while one is filled, so that a rotation in the
     /// meantime waits for that instead of filling a second one.
     pub(super) spare: Mutex<Option<Spare>>,
-    milestones: Arc<Milestones>,
+    pub(super) milestones: Arc<Milestones>,
     /// Held until the log is closed or dropped.
     lock: Mutex<Option<DirLock>>,
 }
@@ -82,48 +77,6 @@ pub(super) enum State {
 }
 
 impl FileLog {
-    /// Makes a new, empty log in `dir` and opens it. `dir` must be absent or empty; its parent, where the lock lies,
-    /// must exist. A crash leaves either no log or a whole one.
-    ///
-    /// Errors: `Exists`, `NoSpace`, `InvalidSetting`, `Io`.
-    pub fn create(env: Env, lock: DirLock, dir: &Path, settings: LogSettings) -> Result<FileLog, LogError> {
-        settings.check()?;
-        let fs = env.fs.as_ref();
-        if fs.exists(dir).at("look for the log", dir)? && !fs.read_dir(dir).at("list the directory", dir)?.is_empty() {
-            return Err(LogError::Exists { path: dir.to_path_buf() });
-        }
-        let parent = dir.parent().unwrap_or(Path::new("."));
-        let mut name = dir.file_name().unwrap_or_default().to_os_string();
-        name.push(".new");
-        // Made beside its place and then renamed, so a directory with the log's name is a whole log.
-        let making = parent.join(name);
-        fs.remove_dir_all(&making).at("remove what an interrupted creation left", &making)?;
-        fs.create_dir_all(&making).at("create the directory", &making)?;
-        let mut id = LogId::default();
-        env.entropy.fill(&mut id.0);
-        let floor = Head { position: Position::ZERO, time: Timestamp(0), chain: Hash::origin(id, LOG_FORMAT) };
-        let entry = SegmentEntry::empty(SegmentId(1), segment::random_tag(&env), floor);
-        let mut manifest = Manifest {
-            generation: 1,
-            log_id: id,
-            created: env.clock.now(),
-            promise: Position::ZERO,
-            floor,
-            segments: vec![entry],
-        };
-        let spare = Spare::allocate(fs, &making, settings.segment_bytes, settings.min_free())?;
-        let header = segment_header(id, &entry, floor, spare.size());
-        spare.into_segment(fs, &making, &header, |_| Ok(FRAMES_AT))?;
-        manifest::store(fs, &making, 1, &manifest)?;
-        manifest.generation = 2;
-        manifest::store(fs, &making, 0, &manifest)?;
-        manifest::reserve(fs, &making, 0, 1)?;
-        manifest::reserve(fs, &making, 1, 1)?;
-        fs.rename(&making, dir).at("rename the new log", dir)?;
-        fs.sync_dir(parent).at("sync the directory", parent)?;
-        FileLog::open(env, lock, dir, settings, None)
-    }
-
     /// Opens a log for writing: plans the recovery, and carries it out when no damage stands against it.
     /// `known` is what derived state was stamped with: the log of that id must reach that position.
     ///
@@ -186,15 +139,24 @@ impl FileLog {
         self.view.lock().manifest.segments.clone()
     }
 
-    /// When the log was created.
-    pub fn created(&self) -> Timestamp {
-        self.view.lock().manifest.created
-    }
-
     /// As [`Log::read`], proving as much as `check` says.
     pub fn read_checked(&self, from: Position, check: Check) -> Result<FrameStream, LogError> {
         let view = self.view.lock().clone();
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
+    }
+
+    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.snapshot
+    }
+
+    /// The directory of the log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn forget_places_below(&self, id: SegmentId) {
+        self.milestones.trim(id);
     }
 
     fn source(&self) -> Source {
@@ -202,7 +164,7 @@ impl FileLog {
     }
 
     /// Writes the older slot and shows the manifest to readers; latches when that fails.
-    fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
+    pub(super) fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
         let slot = 1 - writer.slot;
         if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &manifest) {
             let View { head, synced, .. } = self.view.lock().clone();
@@ -240,7 +202,7 @@ impl FileLog {
 }
 
 impl Writer {
-    fn check(&self) -> Result<(), LogError> {
+    pub(super) fn check(&self) -> Result<(), LogError> {
         match &self.state {
             State::Open => Ok(()),
             State::Latched { cause } => Err(LogError::Latched { cause: cause.clone() }),
@@ -288,55 +250,25 @@ impl Log for FileLog {
         self.id
     }
 
+    fn created(&self) -> Timestamp {
+        self.view.lock().manifest.created
+    }
+
     fn head(&self) -> Head {
         self.view.lock().head
     }
 
+    fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
     fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError> {
-        let started = Instant::now();
-        let mut writer = self.writer.lock();
-        writer.check()?;
-        let View { mut head, synced, .. } = self.view.lock().clone();
-        if head.position != expected {
-            return Err(LogError::HeadMoved { expected, head: head.position, missing: Vec::new() });
-        }
-        let bytes = batch_bytes(batch, head.time)?;
-        let Some(first) = batch.first() else { return Ok(head) };
-        let mut promise = synced.position;
-        if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            let mut ready = self.spare.lock();
-            self.rotate(&mut writer, &mut ready, FRAMES_AT + bytes + SEAL_BYTES, head)?;
-            promise = head.position;
-        }
-        let mut buffer = std::mem::take(&mut writer.buffer);
-        buffer.clear();
-        buffer.reserve(bytes as usize);
-        for draft in batch {
-            debug_assert_eq!(draft.digest.0, crate::types::Digest::of(&draft.salt, &draft.payload).0);
-            let position = head.position.next();
-            let chain = head.chain.extend(position, draft.time, &draft.digest);
-            head = Head { position, time: draft.time, chain };
-            let offset = writer.end + buffer.len() as u64;
-            let body_len = SALT_BYTES + draft.payload.len();
-            writer
-                .header(FrameKind::Transaction, body_len, &head, promise, offset)
-                .encode(&[&draft.salt.0, &draft.payload], &mut buffer);
-        }
-        debug_assert_eq!(buffer.len() as u64, bytes);
-        if let Err(error) = writer.file.write_all_at(&buffer, writer.end) {
-            return Err(writer.latch(error, promise.next(), head.position));
-        }
-        self.milestones.pass(writer.id, expected.next(), writer.end);
-        writer.first_time.get_or_insert(first.time);
-        writer.end += bytes;
-        if buffer.capacity() <= BUFFER_BYTES_KEPT {
-            writer.buffer = buffer;
-        }
-        self.view.lock().head = head;
-        metrics::histogram!("lakelog_append_seconds").record(started.elapsed());
-        metrics::histogram!("lakelog_batch_transactions").record(batch.len() as f64);
-        tracing::trace!(first = %expected.next(), last = %head.position, bytes, "append");
-        Ok(head)
+        debug_assert!(batch.iter().all(|draft| draft.digest == Digest::of(&draft.salt, &draft.payload)));
+        self.append_items(expected, batch.iter().map(Item::of_draft))
     }
 
     fn sync(&self) -> Result<Position, LogError> {
@@ -364,14 +296,6 @@ impl Log for FileLog {
         self.synced.subscribe()
     }
 
-    fn head_at(&self, position: Position) -> Result<Head, LogError> {
-        let view = self.view.lock().clone();
-        if position == view.synced.position {
-            return Ok(view.synced);
-        }
-        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
-    }
-
     fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
         let view = self.view.lock().clone();
         stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
@@ -381,71 +305,10 @@ impl Log for FileLog {
         self.view.lock().manifest.floor.position
     }
 
-    fn trim(&self, floor: Position) -> Result<Position, LogError> {
-        let mut writer = self.writer.lock();
-        writer.check()?;
-        let View { synced, manifest, .. } = self.view.lock().clone();
-        if floor > synced.position {
-            return Err(LogError::AboveHead { position: floor, head: synced.position });
-        }
-        let sealed = &manifest.segments[..manifest.segments.len() - 1];
-        let gone = sealed.partition_point(|entry| entry.last <= floor);
-        if gone > 0 {
-            let mut trimmed = Manifest::clone(&manifest);
-            trimmed.generation += 1;
-            trimmed.promise = synced.position;
-            trimmed.floor = manifest.before(gone);
-            trimmed.segments.drain(..gone);
-            self.store_manifest(&mut writer, trimmed)?;
-        }
-        drop(writer);
-        let manifest = self.view.lock().manifest.clone();
-        if let Some(first) = manifest.segments.first() {
-            self.milestones.trim(first.id);
-            self.remove_below(first.id);
-        }
-        Ok(manifest.floor.position)
+    fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError> {
+        self.trim_to(snapshot, keep)
     }
 }
-
-impl FileLog {
-    /// Removes segment files that the manifest no longer lists. A failure costs room, nothing else: the next
-    /// trim tries again.
-    fn remove_below(&self, id: SegmentId) {
-        let fs = self.env.fs.as_ref();
-        let removed = fs.read_dir(&self.dir).and_then(|names| {
-            for below in names.iter().filter_map(|name| SegmentId::of_file_name(name)).filter(|&below| below < id) {
-                fs.remove_file(&below.path(&self.dir))?;
-            }
-            fs.sync_dir(&self.dir)
-        });
-        if let Err(error) = removed {
-            tracing::warn!(%error, "trimmed segments could not be removed");
-        }
-    }
-}
-
-/// The size of a batch in the file; refuses what cannot be a frame before anything is written.
-fn batch_bytes(batch: &[Draft], mut time: Timestamp) -> Result<u64, LogError> {
-    let mut bytes = 0;
-    for draft in batch {
-        if draft.payload.len() > Limits::TRANSACTION_BYTES_MAX {
-            let detail =
-                format!("it is too large, bytes=`{}` limit=`{}`", draft.payload.len(), Limits::TRANSACTION_BYTES_MAX);
-            return Err(LogError::InvalidDraft { detail });
-        }
-        if draft.time < time {
-            let detail =
-                format!("its time lies before the one of its predecessor, time=`{}` before=`{time}`", draft.time);
-            return Err(LogError::InvalidDraft { detail });
-        }
-        time = draft.time;
-        bytes += frame_bytes(SALT_BYTES + draft.payload.len());
-    }
-    Ok(bytes)
-}
-
-const _: () = assert!(SALT_BYTES + Limits::TRANSACTION_BYTES_MAX <= BODY_BYTES_MAX);
 
 /// The failed access under an error of the log; keeps the words of every other error.
 pub(super) fn io_of(error: LogError) -> io::Error {

@@ -19,13 +19,17 @@ mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod restoring;
 mod scrub;
+mod seed;
 mod settings;
 mod stats;
 mod submission;
 mod threads;
 mod transaction;
 
+#[cfg(test)]
+mod dumps;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -49,6 +53,7 @@ pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
 pub use scrub::{ScrubDamage, ScrubReport};
+pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use transaction::{Answer, Tx};

@@ -18,6 +18,7 @@ use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
 use super::scrub::ScrubReport;
+use super::seed::seed;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, Fs};
@@ -71,7 +72,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     let base = base(&builder)?;
     let stamp = sound_stamp(base.as_ref()).await?;
     let log = open_log(&builder, lock, existing, stamp.as_ref())?;
-    let trusted = match &stamp {
+    let mut trusted = match &stamp {
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
             if found.is_some() {
@@ -81,12 +82,12 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
-    if trusted < log.floor() {
-        let message =
-            format!("the base is missing and the log below it was trimmed, floor=`{}`; restore a dump", log.floor());
-        return Err(Error::new(ErrorKind::Corrupt, message));
+    let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
+    if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
+        let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref()).await?);
+        trusted = snapshot.head.position;
     }
-    let stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
     let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
@@ -128,7 +129,7 @@ fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
 
 /// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
 /// worth nothing when the store's own name is lost with the power.
-fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+pub(crate) fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     let here = Path::new(".");
     let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
     let mut unsynced = Vec::new();

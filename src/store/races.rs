@@ -16,6 +16,7 @@ use super::threads::Threads;
 use super::{Batch, Context, Durability, RequestId, ScanOptions, Settings, Store, Tx, checkpoint, indexing};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Fault, Operation, SimWorld};
+use crate::log::{Head, Snapshot};
 use crate::types::{Digest, ErrorKind, Position, Result};
 
 struct World {
@@ -183,7 +184,13 @@ fn a_base_that_stands_at_the_floor_is_sound() {
     set(&mut stepped, b"a", &[1; 40 << 10]);
     stepped.checkpoint().unwrap();
     set(&mut stepped, b"b", &[2; 40 << 10]);
-    assert_eq!(stepped.store.shared().log.trim(Position(1)).unwrap(), Position(1));
+    let log = stepped.store.shared().log.clone();
+    let frame = log.read(Position(1)).unwrap().next().unwrap().unwrap();
+    let head = Head { position: Position(1), time: frame.time, chain: frame.chain };
+    let snapshot = Snapshot { head, bytes: 5, digest: Digest::of_bytes(b"state") };
+    world.world.fs.plant(&snapshot.path("/store/log".as_ref()), b"state".to_vec());
+    log.trim(snapshot, Position(1)).unwrap();
+    drop(log);
     let before = stepped.entries();
     world.kill(stepped);
     assert_eq!(world.open(false).entries(), before);
