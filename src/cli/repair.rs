@@ -20,8 +20,8 @@ pub struct RepairArgs {
     /// Do what the plan says
     #[arg(long)]
     yes: bool,
-    /// Take damaged frames from another copy: a store's directory, or one of archived segments
-    #[arg(long, value_name = "DIR")]
+    /// Take damaged frames from another copy: a dump, a store's directory, or one of archived segments
+    #[arg(long, value_name = "DUMP|DIR")]
     from: Option<PathBuf>,
     /// Write all that can be read into a new store in this directory instead, and leave this one as it is
     #[arg(long, value_name = "DIR", conflicts_with = "from")]

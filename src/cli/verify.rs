@@ -8,12 +8,13 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::diagnostics::{
-    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_signed,
+    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_dump_signed,
+    verify_signed,
 };
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
 use crate::log::Head;
-use crate::types::{Error, ErrorKind, Position, Result};
+use crate::types::{Error, ErrorKind, Result};
 
 use super::command::Shell;
 use super::input::Input;
@@ -132,9 +133,8 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
         None => None,
     };
     if let Some(path) = &args.dump {
-        let answer = of_dump(path)?;
-        shell.out.answer(&answer)?;
-        return Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) });
+        let (answer, only_trimmed) = of_dump(path, signed.as_ref())?;
+        return end(answer, only_trimmed, shell);
     }
     let mut bar: Option<(Stage, Progress)> = None;
     let mut show = |stage, done, total| {
@@ -155,9 +155,11 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     };
     drop(bar);
     let report = report?;
-    let trimmed = report.signed.iter().filter(|checked| checked.fault == Some(HeadFault::BelowFloor)).count();
-    let only_trimmed = report.problems.len() == trimmed;
-    let answer = Answer::from(report);
+    let only_trimmed = report.problems.len() == trimmed(&report.signed);
+    end(Answer::from(report), only_trimmed, shell)
+}
+
+fn end(answer: Answer, only_trimmed: bool, shell: &mut Shell) -> Result<Ended> {
     shell.out.answer(&answer)?;
     Ok(match (answer.ok, only_trimmed) {
         (true, _) => Ended::Done,
@@ -166,35 +168,60 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     })
 }
 
+/// How many heads lie below what is there.
+fn trimmed(signed: &[CheckedHead]) -> usize {
+    signed.iter().filter(|checked| checked.fault == Some(HeadFault::BelowFloor)).count()
+}
+
 /// What is no dump at all, or a newer one, is an error.
-fn of_dump(path: &Path) -> Result<Answer> {
+fn of_dump(path: &Path, signed: Option<&(PublicKey, Vec<SignedHead>)>) -> Result<(Answer, bool)> {
     let input = Input::open(path)?;
     let (name, total) = (path.display().to_string(), input.length());
     let mut bar = Progress::new("verifying the dump", "bytes", total);
+    let mut answer = Answer {
+        ok: false,
+        head: 0,
+        chain: String::new(),
+        skipped: Vec::new(),
+        problems: Vec::new(),
+        signed: Vec::new(),
+        notes: Vec::new(),
+    };
     let mut reader = match DumpReader::new(input, &name) {
-        Err(error @ DumpError::Corrupt { .. }) => return damaged(error, Position::ZERO, String::new()),
+        Err(error @ DumpError::Corrupt { .. }) => {
+            answer.problems.push(damage(error)?);
+            return Ok((answer, false));
+        }
         reader => reader?,
     };
-    match verify_dump(&mut reader, &mut |done| bar.reach(done)) {
-        Ok(summary) => Ok(Answer {
-            ok: true,
-            head: summary.head.position.0,
-            chain: summary.head.chain.to_string(),
-            skipped: Vec::new(),
-            problems: Vec::new(),
-            signed: Vec::new(),
-            notes: Vec::new(),
-        }),
-        Err(error) => damaged(error, reader.head().position, reader.head().chain.to_string()),
-    }
+    let mut progress = |done| bar.reach(done);
+    let (verified, checked) = match signed {
+        Some((key, heads)) => verify_dump_signed(&mut reader, heads, key, &mut progress),
+        None => (verify_dump(&mut reader, &mut progress), Vec::new()),
+    };
+    let head = match verified {
+        Ok(summary) => summary.head,
+        Err(error) => {
+            answer.problems.push(damage(error)?);
+            reader.head()
+        }
+    };
+    (answer.head, answer.chain) = (head.position.0, head.chain.to_string());
+    answer.problems.extend(checked.iter().filter_map(|CheckedHead { signed, fault }| {
+        let positions = Some([signed.head.position.0; 2]);
+        let (file, detail) = (Some(name.clone()), (*fault)?.detail().to_owned());
+        Some(ListedProblem { kind: "signature", file, offset: None, positions, detail })
+    }));
+    answer.signed = checked.iter().map(ListedHead::from).collect();
+    answer.ok = answer.problems.is_empty();
+    let only_trimmed = answer.problems.len() == trimmed(&checked);
+    Ok((answer, only_trimmed))
 }
 
-fn damaged(error: DumpError, head: Position, chain: String) -> Result<Answer> {
+fn damage(error: DumpError) -> Result<ListedProblem> {
     let DumpError::Corrupt { name, offset, position, detail } = error else { return Err(error.into()) };
     let positions = Some([position.next().0; 2]);
-    let problem = ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail };
-    let (skipped, signed, notes) = (Vec::new(), Vec::new(), Vec::new());
-    Ok(Answer { ok: false, head: head.0, chain, skipped, problems: vec![problem], signed, notes })
+    Ok(ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail })
 }
 
 /// The signed heads of a file, of standard input, or of the argument itself.

@@ -5,6 +5,8 @@
 //! [`RepairPlan::apply`] changes anything that a store would miss, and never a whole frame.
 
 mod base;
+mod copies;
+mod heads;
 mod repair;
 #[cfg(test)]
 mod rescue;
@@ -16,8 +18,9 @@ mod tests;
 mod verify;
 mod views;
 
+pub use heads::{CheckedHead, HeadFault, verify_dump_signed};
 pub use repair::RepairPlan;
 pub use salvage::{KeptRange, LostRange, SalvageReport, salvage};
 pub use signed::{PublicKey, SignedHead, SigningKey, sign_head};
 pub use stats::FileStats;
-pub use verify::{CheckedHead, HeadFault, Stage, VerifyProblem, VerifyReport, verify, verify_signed};
+pub use verify::{Stage, VerifyProblem, VerifyReport, verify, verify_signed};

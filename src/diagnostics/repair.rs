@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::base::{self, BaseFault};
+use super::copies;
 use crate::backends::Backend;
 use crate::env::Env;
 use crate::event::{Event, Transaction};
@@ -16,7 +17,7 @@ use crate::log::{
     Proof,
 };
 use crate::store::{BASE_DIR, LOG_DIR};
-use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
+use crate::types::{Position, Result, Stamp};
 
 /// What a repair would do. Holds the store's lock, so that the plan stays true until it is applied or dropped.
 #[derive(Debug)]
@@ -70,8 +71,8 @@ impl RepairPlan {
         Ok(RepairPlan { env: env.clone(), log_dir, work, base_dir: dir.join(BASE_DIR), base, fault, lock })
     }
 
-    /// The same with another copy of the store at hand: a store's directory or a copy of one, its `log` directory, or a directory of
-    /// archived segments. Reads the whole log, and of the copy what is damaged here. A store that is not damaged is planned for as
+    /// The same with another copy of the store at hand: a store's directory or a copy of one, its `log` directory, a directory of
+    /// archived segments, or a dump with transactions. Reads the whole log, and of the copy what is damaged here. A store that is not damaged is planned for as
     /// [`RepairPlan::new`] does.
     ///
     /// # Errors
@@ -86,7 +87,8 @@ impl RepairPlan {
             None => None,
         };
         let log_id = LogCopy::open(env, &log_dir, None)?.log_id();
-        let mut source = open_copy(env, &log_dir, copy, log_id)?;
+        let unlisted = matches!(log::plan(env, &log_dir, None), Err(LogError::Corrupt { .. }));
+        let mut source = copies::open(env, &log_dir, copy, log_id, unlisted)?;
         let stamp = stamp.filter(|stamp| stamp.log_id == log_id);
         let frames = prove(env, &log_dir, stamp.as_ref(), source.as_mut())?;
         if frames.steps().is_empty() && frames.left().is_empty() {
@@ -172,35 +174,6 @@ impl RepairPlan {
             log::Log::close(&log)?;
         }
         Ok(())
-    }
-}
-
-/// The frames of a copy.
-fn open_copy(env: &Env, log_dir: &Path, copy: &Path, log_id: LogId) -> Result<Box<dyn FrameSource>> {
-    let no_directory = || {
-        let message = format!("the copy is no directory, path=`{}`", copy.display());
-        Error::new(ErrorKind::Invalid, message)
-    };
-    let inner = copy.join(LOG_DIR);
-    let dir = match env.fs.exists(&inner) {
-        Ok(true) => inner,
-        Ok(false) => copy.to_path_buf(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Err(no_directory()),
-        Err(source) => {
-            return Err(LogError::Io { action: "look for the copy", path: copy.to_path_buf(), source }.into());
-        }
-    };
-    if dir == log_dir {
-        return Err(Error::new(ErrorKind::Invalid, "the copy is the store itself; give another one"));
-    }
-    match LogCopy::open(env, &dir, Some(log_id)) {
-        Ok(copy) => Ok(Box::new(copy)),
-        Err(LogError::NotFound { .. }) => {
-            let message = format!("no copy of this log found, path=`{}` log=`{log_id}`", copy.display());
-            Err(Error::new(ErrorKind::NotFound, message))
-        }
-        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => Err(no_directory()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Goes on after damage, and changes nothing but scratch files of its own.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::base;
+use super::heads::{CheckedHead, Heads};
 use super::signed::{PublicKey, SignedHead};
 use super::views;
 use crate::dump::SnapshotReader;
@@ -36,48 +36,6 @@ pub struct VerifyReport {
     pub signed: Vec<CheckedHead>,
     /// What is there and is no problem: side files of repairs and recoveries, what an interrupted one left.
     pub notes: Vec<String>,
-}
-
-/// A signed head and whether the log still has that history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckedHead {
-    /// What was signed.
-    pub signed: SignedHead,
-    /// Why it is not proven; none when it is.
-    pub fault: Option<HeadFault>,
-}
-
-/// Why a signed head is not proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadFault {
-    /// Another key signed it, or nobody did.
-    Signature,
-    /// It is of another log.
-    Log,
-    /// The log has another chain hash there: its history was rewritten.
-    Chain,
-    /// The line names another recorded time than the log.
-    Time,
-    /// The log does not reach there: transactions are gone, or this is an older copy.
-    AboveHead,
-    /// The log was trimmed above it, so nothing here can prove it any more.
-    BelowFloor,
-    /// The log is damaged at or below it.
-    Damaged,
-}
-
-impl HeadFault {
-    fn detail(self) -> &'static str {
-        match self {
-            HeadFault::Signature => "the signature is not one of this key over this line",
-            HeadFault::Log => "the signed head is of another log",
-            HeadFault::Chain => "the log has another chain hash there: its history is not the one signed",
-            HeadFault::Time => "the line names another time than the log has there",
-            HeadFault::AboveHead => "the log ends before it: transactions are missing, or this is an older copy",
-            HeadFault::BelowFloor => "the log was trimmed above it: nothing here can prove it any more",
-            HeadFault::Damaged => "the log is damaged at or below it, so its history cannot be proven",
-        }
-    }
 }
 
 impl VerifyReport {
@@ -184,8 +142,10 @@ async fn verify_with(
         None => Ok(None),
     };
     let log_dir = dir.join(LOG_DIR);
-    let mut events = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
-    events.heads.extend(signed.iter().map(|signed| (signed.head.position, None)));
+    let mut events: Events<'_> = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
+    if let Some(key) = key {
+        events.heads = Heads::new(signed, key);
+    }
     let verified = log::verify(env, &log_dir, None, &mut |frame| events.check(frame), &mut |done, total| {
         progress(Stage::Log, done, total);
     });
@@ -202,7 +162,7 @@ async fn verify_with(
                 signed: Vec::new(),
                 notes: notes(env, &log_dir, &[])?,
             };
-            report.check_signed(signed, |_| HeadFault::Damaged.into());
+            report.name_unproven(events.heads.unproven());
             return Ok(report);
         }
         Err(error) => return Err(error.into()),
@@ -227,25 +187,10 @@ async fn verify_with(
         signed: Vec::new(),
         notes: notes(env, &log_dir, &segments)?,
     };
-    if let Some(key) = key {
-        events.heads.extend([(floor.position, Some(floor)), (head.position, Some(head))]);
-        let damaged = report.problems.iter().filter(|problem| problem.kind == "log");
-        let damaged = damaged.filter_map(|problem| problem.positions).map(|(first, _)| first).min();
-        report.check_signed(signed, |signed| {
-            let Head { position, time, chain } = signed.head;
-            let held = events.heads.get(&position).copied().flatten();
-            match held {
-                _ if !signed.is_signed_by(key) => Some(HeadFault::Signature),
-                _ if signed.log_id != log_id => Some(HeadFault::Log),
-                _ if position < floor.position => Some(HeadFault::BelowFloor),
-                _ if damaged.is_some_and(|first| first <= position) => Some(HeadFault::Damaged),
-                None => Some(HeadFault::AboveHead),
-                Some(held) if held.chain != chain => Some(HeadFault::Chain),
-                Some(held) if held.time != time => Some(HeadFault::Time),
-                Some(_) => None,
-            }
-        });
-    }
+    let damaged = report.problems.iter().filter(|problem| problem.kind == "log");
+    let damaged = damaged.filter_map(|problem| problem.positions).map(|(first, _)| first).min();
+    events.heads.note(head);
+    report.name_unproven(events.heads.judge(log_id, floor, damaged));
     let unsound = match &stamp {
         Err(fault) => Some(fault.clone()),
         Ok(None) => None,
@@ -282,14 +227,13 @@ async fn verify_with(
 }
 
 impl VerifyReport {
-    fn check_signed(&mut self, signed: &[SignedHead], judge: impl Fn(&SignedHead) -> Option<HeadFault>) {
-        self.signed = signed.iter().map(|signed| CheckedHead { signed: *signed, fault: judge(signed) }).collect();
-        let named = self.signed.iter().filter_map(|CheckedHead { signed, fault }| {
+    fn name_unproven(&mut self, signed: Vec<CheckedHead>) {
+        self.problems.extend(signed.iter().filter_map(|CheckedHead { signed, fault }| {
             let position = signed.head.position;
             let problem = VerifyProblem::new("signature", (*fault)?.detail().to_owned());
             Some(VerifyProblem { positions: Some((position, position)), ..problem })
-        });
-        self.problems.extend(named);
+        }));
+        self.signed = signed;
     }
 }
 
@@ -334,21 +278,18 @@ fn read_snapshot(env: &Env, files: &LogFiles) -> Result<Option<VerifyProblem>> {
 
 /// What the transactions hold, looked at as they pass.
 #[derive(Default)]
-struct Events {
+struct Events<'a> {
     stamp: Option<Stamp>,
     /// The log's chain hash at the stamp's position.
     chain: Option<Hash>,
-    /// The states at positions that were signed.
-    heads: BTreeMap<Position, Option<Head>>,
+    heads: Heads<'a>,
     problems: Vec<VerifyProblem>,
 }
 
-impl Events {
+impl Events<'_> {
     fn check(&mut self, frame: Frame) {
         let Frame { position, time, chain, payload, .. } = frame;
-        if let Some(held) = self.heads.get_mut(&position) {
-            *held = Some(Head { position, time, chain });
-        }
+        self.heads.note(Head { position, time, chain });
         if self.stamp.as_ref().is_some_and(|stamp| stamp.position == position) {
             self.chain = Some(chain);
         }

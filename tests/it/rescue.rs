@@ -87,6 +87,42 @@ fn a_damaged_segment_is_repaired_from_a_copy_and_only_with_yes() {
 }
 
 #[test]
+fn a_dump_repairs_too_and_even_a_lost_manifest() {
+    let shell = filled();
+    let path = |name: &str| shell.path(name).to_str().unwrap().to_owned();
+    shell.ok(&["dump", "-o", &path("full")]);
+    shell.ok(&["dump", "-o", &path("part"), "--since", "5"]);
+    shell.ok(&["dump", "-o", &path("state"), "--state-only"]);
+    let log = shell.ok(&["--json", "log"]);
+
+    // An incremental one has only what came after.
+    damage(&segment(&shell), b"value-3");
+    damage(&segment(&shell), b"value-7");
+    let done = answer(&shell, &["repair", "--from", &path("part"), "--yes"], 5);
+    assert!(done["plan"][0].as_str().unwrap().starts_with("take transactions 8..=8"), "{done}");
+    assert_eq!(answer(&shell, &["verify"], 5)["problems"][0]["positions"], json!([4, 4]));
+    assert_eq!(answer(&shell, &["repair", "--from", &path("full"), "--yes"], 0)["done"], true);
+    assert_eq!(shell.ok(&["--json", "log"]), log);
+
+    fs::remove_file(shell.path("store/log/manifest.0")).unwrap();
+    fs::remove_file(shell.path("store/log/manifest.1")).unwrap();
+    shell.fails(&["repair", "--from", &path("part")], 5, "corrupt");
+    shell.fails(&["repair", "--from", &path("state")], 2, "invalid");
+    let done = answer(&shell, &["repair", "--from", &path("full"), "--yes"], 0);
+    assert!(done["plan"][0].as_str().unwrap().starts_with("write the manifest anew"), "{done}");
+    assert_eq!(answer(&shell, &["verify"], 0)["ok"], true);
+
+    // A damaged dump gives what lies before its damage; another log's gives nothing.
+    let mut dump = fs::read(shell.path("full")).unwrap();
+    dump.truncate(dump.len() - 20);
+    fs::write(shell.path("cut"), dump).unwrap();
+    damage(&segment(&shell), b"value-3");
+    assert_eq!(answer(&shell, &["repair", "--from", &path("cut"), "--yes"], 0)["done"], true);
+    assert_eq!(shell.ok(&["--json", "log"]), log);
+    shell.fails(&["--store", filled().path("store").to_str().unwrap(), "repair", "--from", &path("full")], 3, "not_found");
+}
+
+#[test]
 fn what_the_copy_does_not_prove_stays_and_is_named() {
     let shell = filled();
     copy(&shell.path("store"), &shell.path("copy"));
@@ -153,6 +189,22 @@ fn a_kept_line_proves_the_history_before_it() {
     assert!(proven["signed"].as_array().unwrap().iter().all(|head| head["proven"] == true), "{proven}");
     shell.ok(&["verify", "--key", PUBLIC, "--signed", line.trim()]);
     assert!(shell.run_with(&["verify", "--key", PUBLIC], line.as_bytes()).status.success());
+
+    // A dump proves the same of the history in it, and one that begins later cannot.
+    let dump = |name: &str, args: &[&str]| {
+        let path = shell.path(name).to_str().unwrap().to_owned();
+        shell.ok(&[&["dump", "-o", &path], args].concat());
+        path
+    };
+    let (full, part) = (dump("full", &[]), dump("part", &["--since", "8"]));
+    let proven = shell.json(&["verify", &full, "--key", PUBLIC, "--signed", heads]).remove(0);
+    assert!(proven["signed"].as_array().unwrap().iter().all(|head| head["proven"] == true), "{proven}");
+    let below = answer(&shell, &["verify", &part, "--key", PUBLIC, "--signed", line.trim()], 3);
+    assert_eq!((&below["signed"][0]["proven"], &below["problems"][0]["kind"]), (&json!(false), &json!("signature")));
+    answer(&shell, &["verify", &full, "--key", OTHER, "--signed", heads], 5);
+    fs::write(shell.path("cut"), &fs::read(&full).unwrap()[..200]).unwrap();
+    let cut = answer(&shell, &["verify", shell.path("cut").to_str().unwrap(), "--key", PUBLIC, "--signed", heads], 5);
+    assert_eq!(cut["signed"][0]["proven"], false);
 
     let refused = answer(&shell, &["verify", "--key", OTHER, "--signed", heads], 5);
     assert_eq!(refused["problems"][0]["kind"], "signature");
