@@ -44,8 +44,17 @@ struct Salvaged {
     transactions: u64,
     head: u64,
     cursors: u64,
+    state: Option<State>,
     kept: Vec<Kept>,
     lost: Vec<Lost>,
+}
+
+/// The state that a trimmed log begins at: its position in the damaged log, and first and last position in the new one.
+#[derive(Debug, Serialize)]
+struct State {
+    old: u64,
+    new: [u64; 2],
+    entries: u64,
 }
 
 /// First and last positions, in the damaged log and in the new one.
@@ -74,6 +83,7 @@ impl From<SalvageReport> for Salvaged {
             transactions: report.transactions,
             head: report.head.0,
             cursors: report.cursors,
+            state: report.state.map(|state| State { old: state.at.0, new: pair(state.new), entries: state.entries }),
             kept,
             lost: lost.map(|range| Lost { old: pair(range.old), new: range.new.0, why: range.why }).collect(),
         }
@@ -82,13 +92,18 @@ impl From<SalvageReport> for Salvaged {
 
 impl Salvaged {
     fn steps(&self, to: &Path) -> Vec<String> {
-        let mut steps: Vec<String> = self
-            .kept
-            .iter()
-            .map(|Kept { old, new }| {
-                format!("write transactions {}..={} as {}..={} into {}", old[0], old[1], new[0], new[1], to.display())
-            })
-            .collect();
+        let state = self.state.iter().map(|State { old, new, entries }| {
+            format!(
+                "write the {entries} entries of the state at {old} as {}..={} into {}",
+                new[0],
+                new[1],
+                to.display()
+            )
+        });
+        let kept = self.kept.iter().map(|Kept { old, new }| {
+            format!("write transactions {}..={} as {}..={} into {}", old[0], old[1], new[0], new[1], to.display())
+        });
+        let mut steps: Vec<String> = state.chain(kept).collect();
         steps.extend(self.lost.iter().map(|Lost { old, new, why }| {
             format!("note at {new} that transactions {}..={} are lost: {why}", old[0], old[1])
         }));

@@ -266,6 +266,57 @@ async fn events_that_name_positions_name_the_new_ones() {
 }
 
 #[tokio::test]
+async fn the_state_that_a_trimmed_log_begins_at_is_taken_over() {
+    let world = World::new().filled().await;
+    let store = world.open().await.unwrap();
+    let expected = {
+        let mut found = Vec::new();
+        let mut stream = store.reader().scan_all(false);
+        while let Some(entry) = stream.next().await {
+            let entry = entry.unwrap();
+            found.push((entry.encoded_key.to_vec(), entry.value.to_vec()));
+        }
+        found
+    };
+    let (state, _) = store.dump_state(Vec::new(), "state", true).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let events = vec![
+        Event::MarkSet { name: "below".into(), position: Position(7) },
+        Event::Set { partition: Bytes::from("later"), key: Bytes::from("k"), value: Bytes::from("v") },
+    ];
+    world.append(vec![events]);
+    let head = LogFiles::open(&world.env, &world.log_dir()).unwrap().head_at(HEAD).unwrap();
+    let snapshot = Snapshot { head, bytes: state.len() as u64, digest: Digest::of_bytes(&state) };
+    fs::write(snapshot.path(&world.log_dir()), &state).unwrap();
+    let lock = crate::log::DirLock::take(&world.env, &world.dir.join("LOCK")).unwrap();
+    let log = FileLog::open(world.env.clone(), lock, &world.log_dir(), LogSettings::default(), None).unwrap();
+    log.trim(snapshot, HEAD).unwrap();
+    log.close().unwrap();
+    drop(log);
+
+    let report = world.salvage();
+    let kept = report.state.unwrap();
+    assert_eq!((kept.at, kept.entries, report.lost.len(), report.transactions), (HEAD, 500, 0, 1), "{report:?}");
+    assert_eq!(report.place(Position(7)), kept.new.1);
+    let store = Store::open(world.salvaged()).await.unwrap();
+    for (key, value) in &expected {
+        let start = crate::types::Key::key_start(key).unwrap();
+        let partition = crate::types::Key::partition_of(key).unwrap();
+        assert_eq!(store.get(&partition, &key[start..]).await.unwrap().unwrap().value.to_vec(), *value);
+    }
+    assert_eq!(entries(&store).await, expected.len() + 1);
+    assert_eq!(store.resolve_mark("below").await.unwrap(), kept.new.1);
+    store.close().await.unwrap();
+
+    // Without the snapshot what came after it is all there is.
+    flip(&snapshot.path(&world.log_dir()), 200);
+    fs::remove_dir_all(world.salvaged()).unwrap();
+    let report = world.salvage();
+    assert_eq!((report.state, report.lost.len()), (None, 1));
+}
+
+#[tokio::test]
 async fn a_salvage_goes_nowhere_but_into_an_empty_directory_and_begins_anew_after_a_kill() {
     let world = World::new().filled().await;
     let target = world.salvaged();

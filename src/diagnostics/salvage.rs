@@ -8,17 +8,23 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::dump::{SnapshotReader, StateEntry};
 use crate::env::Env;
 use crate::event::{Event, Transaction};
-use crate::log::{self, DirLock, Draft, FileLog, Frame, Log as _, LogCopy, LogError, LogSettings, Piece, Proof};
+use crate::log::{
+    self, DirLock, Draft, FileLog, Frame, FrameSource as _, Head, Log as _, LogCopy, LogError, LogSettings, Piece,
+    Proof,
+};
 use crate::store::{LOCK_FILE, LOG_DIR};
-use crate::types::{Digest, Error, ErrorKind, LogId, Position, Result, Salt, Timestamp};
+use crate::types::{Digest, Error, ErrorKind, Key, LogId, OWN_PARTITION_BYTE, Position, Result, Salt, Timestamp};
 
 /// Where the new log is made until it is whole.
 const MAKING: &str = "log.salvage";
 /// Appended at once, and synced at once.
 const BATCH_BYTES: usize = 1 << 20;
 const SYNC_BYTES: usize = 64 << 20;
+/// Entries of a state in one transaction at most.
+const STATE_EVENTS: usize = 10_000;
 /// Who stands for what was lost.
 const ACTOR: &str = "lakelog";
 
@@ -37,6 +43,8 @@ pub struct SalvageReport {
     pub kept: Vec<KeptRange>,
     /// What was lost, in order.
     pub lost: Vec<LostRange>,
+    /// The state that a trimmed log begins at, when its snapshot can be read.
+    pub state: Option<KeptState>,
     /// Events of cursors left out: a consumer's place in the old log means nothing in the new one.
     pub cursors: u64,
 }
@@ -48,6 +56,17 @@ pub struct KeptRange {
     pub old: (Position, Position),
     /// The first and last position in the new one.
     pub new: (Position, Position),
+}
+
+/// A state that was taken over without its history, as transactions of the actor `lakelog`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// The position that it was the state of in the damaged log.
+    pub at: Position,
+    /// The first and last position in the new log.
+    pub new: (Position, Position),
+    /// How many entries.
+    pub entries: u64,
 }
 
 /// Transactions that could not be read.
@@ -71,9 +90,20 @@ pub struct LostRange {
 /// `not_found` without a segment of a log; `conflict` when `to` holds anything else; `unavailable` for a newer format, without room, and
 /// where the disk fails.
 pub fn salvage(env: &Env, dir: &Path, to: Option<&Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<SalvageReport> {
-    let copy = match LogCopy::open(env, &dir.join(LOG_DIR), None) {
-        Err(LogError::NotFound { .. }) => LogCopy::open(env, dir, None)?,
-        opened => opened?,
+    let inner = dir.join(LOG_DIR);
+    let (copy, log_dir) = match LogCopy::open(env, &inner, None) {
+        Err(LogError::NotFound { .. }) => (LogCopy::open(env, dir, None)?, dir),
+        opened => (opened?, inner.as_path()),
+    };
+    let snapshot = copy.witness().and_then(|witness| witness.snapshot);
+    // In full before the first entry is taken: half a state is none.
+    let snapshot = match snapshot.map(|snapshot| snapshot.verify(env.fs.as_ref(), log_dir).map(|()| snapshot)) {
+        Some(Ok(snapshot)) => Some(snapshot),
+        Some(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the state at the floor is lost");
+            None
+        }
+        None => None,
     };
     let target = to.map(|to| Target::create(env, to)).transpose()?;
     let mut writer = Writer {
@@ -86,6 +116,7 @@ pub fn salvage(env: &Env, dir: &Path, to: Option<&Path>, progress: &mut dyn FnMu
             head: Position::ZERO,
             kept: Vec::new(),
             lost: Vec::new(),
+            state: None,
             cursors: 0,
         },
         time: Timestamp(0),
@@ -93,7 +124,10 @@ pub fn salvage(env: &Env, dir: &Path, to: Option<&Path>, progress: &mut dyn FnMu
         bytes: 0,
         unsynced: 0,
     };
-    copy.salvage(&mut |piece| writer.take(piece), progress)?;
+    if let Some(snapshot) = &snapshot {
+        writer.take_state(SnapshotReader::open(env, log_dir, copy.log_id(), snapshot)?, snapshot.head)?;
+    }
+    copy.salvage(snapshot.map(|snapshot| snapshot.head), &mut |piece| writer.take(piece), progress)?;
     writer.append()?;
     let report = writer.report;
     if let Some(target) = target {
@@ -151,6 +185,40 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// The entries of a state as writes; what the store itself keeps is derived or has no meaning in another log.
+    fn take_state(&mut self, mut reader: SnapshotReader, head: Head) -> Result<()> {
+        let reason =
+            format!("the state at position {} of log {}, from its snapshot", head.position, self.report.source);
+        let first = self.report.head.next();
+        let (mut events, mut bytes, mut entries) = (Vec::new(), 0, 0);
+        self.time = head.time;
+        loop {
+            let entry = reader.entry()?;
+            let ended = entry.is_none();
+            if let Some(StateEntry { key: encoded, value, .. }) = entry
+                && let (Some(partition), Some(start)) = (Key::partition_of(&encoded), Key::key_start(&encoded))
+                && partition.first() != Some(&OWN_PARTITION_BYTE)
+            {
+                entries += 1;
+                bytes += encoded.len() + value.len();
+                let (partition, key) = (Bytes::from(partition), encoded.slice(start..));
+                events.push(Event::Set { partition, key, value });
+            }
+            if bytes >= BATCH_BYTES || events.len() >= STATE_EVENTS || (ended && (entries == 0 || !events.is_empty())) {
+                let events = std::mem::take(&mut events);
+                let actor = ACTOR.to_owned();
+                let part = Transaction { actor, reason: Some(reason.clone()), events, ..Transaction::default() };
+                let draft = self.draft(head.time, part.encode());
+                self.push(draft)?;
+                bytes = 0;
+            }
+            if ended {
+                self.report.state = Some(KeptState { at: head.position, new: (first, self.report.head), entries });
+                return Ok(());
+            }
+        }
+    }
+
     fn take(&mut self, piece: Piece) -> Result<(), LogError> {
         match piece {
             Piece::Lost { first, last, why } => self.lose(first, last, why),
@@ -263,6 +331,9 @@ fn within((first, last): (Position, Position), position: Position) -> bool {
 impl SalvageReport {
     /// The position in the new log of one in the old: of what stands for it, where it was lost. Positions above those seen so far stay.
     pub fn place(&self, old: Position) -> Position {
+        if let Some(state) = self.state.filter(|state| old <= state.at) {
+            return if old == Position::ZERO { old } else { state.new.1 };
+        }
         let kept = self.kept.partition_point(|range| range.old.1 < old);
         if let Some(range) = self.kept.get(kept).filter(|range| within(range.old, old)) {
             return Position(range.new.0.0 + (old.0 - range.old.0.0));

@@ -27,7 +27,7 @@ impl World {
         World { _tempdir: tempdir, env: Env::os(), dir }
     }
 
-    async fn open(&self) -> crate::types::Result<Store> {
+    pub async fn open(&self) -> crate::types::Result<Store> {
         let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
         Store::builder(&self.dir).settings(settings).open_or_create().await
     }

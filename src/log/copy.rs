@@ -139,10 +139,6 @@ impl LogCopy {
         self.log_id
     }
 
-    pub(super) fn witnessed(&self) -> Option<Witness> {
-        self.witness
-    }
-
     pub(super) fn segments(&self) -> &[CopiedSegment] {
         &self.segments
     }

@@ -3,7 +3,7 @@
 //! Goes by the segment files and what they say of themselves; a manifest helps where there is one, and is not needed. What lies behind a
 //! break is taken only up to what was promised: above that it may be left of writes that were never acknowledged.
 
-use super::copy::LogCopy;
+use super::copy::{FrameSource as _, LogCopy};
 use super::format::{ALIGNMENT, FRAMES_AT, FrameKind};
 use super::verify::promised;
 use super::walk::next_whole;
@@ -28,17 +28,22 @@ pub enum Piece {
 }
 
 impl LogCopy {
-    /// Hands over everything that can be read, and what cannot. `progress` is called with segments done and segments in total.
+    /// Hands over everything that can be read, and what cannot; only what comes `after` a state, where one is given. `progress` is called with segments done and segments in total.
     ///
     /// Errors: those of `found`.
     pub fn salvage(
         &self,
+        after: Option<Head>,
         found: &mut dyn FnMut(Piece) -> Result<(), LogError>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), LogError> {
-        let witness = self.witnessed();
+        let witness = self.witness();
         let segments = self.segments();
-        let mut walk = Salvage { last: Position::ZERO, head: witness.map(|witness| witness.start), found };
+        let (last, head) = match after {
+            Some(head) => (head.position, Some(head)),
+            None => (Position::ZERO, witness.map(|witness| witness.start)),
+        };
+        let mut walk = Salvage { last, head, found };
         let began = witness.map_or_else(
             || segments.first().map_or(Position::ZERO, |segment| segment.first.previous()),
             |witness| witness.start.position,

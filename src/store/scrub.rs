@@ -1,4 +1,4 @@
-//! The scrub: sealed segments read again in the background, so that damage is found while there are still copies to repair from.
+//! The scrub: sealed segments and snapshots read again in the background, so that damage is found while there are still copies to repair from.
 //!
 //! Steps of [`PIECE_BYTES`] with pauses between; a thread of its own calls them, or a simulation. Never touches what a commit waits for,
 //! and damage stops nothing: it is logged, counted and reported. How far it came and what it found is kept in a small file beside the log,
@@ -46,17 +46,17 @@ pub struct ScrubReport {
     pub bytes_total: u64,
     /// The segment where the pass under way goes on; none between passes.
     pub next_segment: Option<u64>,
-    /// Segments that were damaged when they were last read, at most 100 of them.
+    /// Files that were damaged when they were last read, at most 100 of them.
     pub damage: Vec<ScrubDamage>,
 }
 
-/// A damaged segment. What else is wrong with it, `lakelog verify` says.
+/// A damaged segment or snapshot. What else is wrong with it, `lakelog verify` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubDamage {
-    /// Its number.
-    pub segment: u64,
-    /// Its file.
+    /// The file.
     pub file: String,
+    /// The pass that found it, counted from 0.
+    pub pass: u64,
     /// Where in the file, in bytes.
     pub offset: u64,
     /// The first and last position concerned, as far as known.
@@ -90,13 +90,15 @@ impl ScrubReport {
         env.fs.rename(&making, &path)
     }
 
-    fn judge(&mut self, id: SegmentId, damage: Option<Problem>, now: Timestamp) {
-        self.damage.retain(|known| known.segment != id.0);
+    fn judge(&mut self, file: &Path, damage: Option<Problem>, now: Timestamp) {
+        let name = file.display().to_string();
+        self.damage.retain(|known| known.file != name);
         if let Some(Problem { path, offset, first, last, detail }) = damage
             && self.damage.len() < DAMAGE_MAX
         {
             let (file, positions) = (path.display().to_string(), (first.0, last.0));
-            self.damage.push(ScrubDamage { segment: id.0, file, offset, positions, detail, found: now.0 });
+            let pass = self.passes;
+            self.damage.push(ScrubDamage { file, pass, offset, positions, detail, found: now.0 });
         }
     }
 }
@@ -161,16 +163,18 @@ impl Scrub {
                 shared.scrub.lock().bytes += bytes;
                 bytes
             }
-            Scrubbed::Segment { id, path, bytes, damage } => {
+            Scrubbed::File { id, path, bytes, damage } => {
                 if let Some(problem) = &damage {
-                    tracing::error!(%problem, segment = %path.display(), "the scrub found damage; run `lakelog verify`");
+                    tracing::error!(%problem, file = %path.display(), "the scrub found damage; run `lakelog verify`");
                     counter!("lakelog_scrub_damage_total").increment(1);
                 }
                 let report = {
                     let mut report = shared.scrub.lock();
                     report.bytes += bytes;
-                    report.next_segment = Some(id.next().0);
-                    report.judge(id, damage, now);
+                    if let Some(id) = id {
+                        report.next_segment = Some(id.next().0);
+                    }
+                    report.judge(&path, damage, now);
                     report.clone()
                 };
                 self.keep(&report);
@@ -180,6 +184,9 @@ impl Scrub {
                 self.pass = None;
                 let report = {
                     let mut report = shared.scrub.lock();
+                    // What was not read in this pass is not there any more.
+                    let pass = report.passes;
+                    report.damage.retain(|known| known.pass == pass);
                     report.passes += 1;
                     (report.ended, report.next_segment) = (Some(now.0), None);
                     report.clone()
@@ -310,8 +317,9 @@ mod tests {
         world.world.fs.take_away(&world.segment(4));
         let mut scrub = Scrub::new(store.store.shared().clone());
         let report = pass(&mut scrub);
-        let segments: Vec<u64> = report.damage.iter().map(|damage| damage.segment).collect();
-        assert_eq!((report.passes, segments), (1, vec![2, 4]), "{report:?}");
+        let files: Vec<&str> = report.damage.iter().map(|damage| damage.file.as_str()).collect();
+        let (second, fourth) = (world.segment(2), world.segment(4));
+        assert_eq!(files, [second.to_str().unwrap(), fourth.to_str().unwrap()], "{report:?}");
         assert!(report.damage[0].offset < 20_000 && report.damage[0].positions.0 > 1, "{report:?}");
         // The store goes on serving, and the next process knows.
         store.write("a", Batch::new().set(b"p", b"more", b"")).unwrap();
@@ -358,6 +366,17 @@ mod tests {
         log.trim(snapshot, Position(12)).unwrap();
         let report = pass(&mut scrub);
         assert_eq!((report.passes, report.damage.len()), (1, 0), "{report:?}");
+        // The next pass reads the snapshot too, and finds damage in it.
+        world.world.clock.advance(169 * HOUR);
+        assert_eq!(pass(&mut scrub).damage.len(), 0);
+        world.world.fs.plant(&snapshot.path(Path::new("/store/log")), b"stale".to_vec());
+        world.world.clock.advance(169 * HOUR);
+        let report = pass(&mut scrub);
+        assert_eq!((report.passes, report.damage.len()), (3, 1), "{report:?}");
+        assert!(report.damage[0].detail.contains("SHA-256"), "{report:?}");
+        world.world.fs.take_away(&snapshot.path(Path::new("/store/log")));
+        world.world.clock.advance(169 * HOUR);
+        assert!(pass(&mut scrub).damage[0].detail.contains("missing"));
     }
 
     #[test]
