@@ -20,6 +20,7 @@ mod history;
 mod import;
 mod init;
 mod input;
+mod keys;
 mod lines;
 mod log;
 mod mark;

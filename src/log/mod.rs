@@ -6,6 +6,7 @@
 
 mod append;
 mod apply;
+mod copy;
 mod creation;
 #[cfg(test)]
 mod damage;
@@ -14,17 +15,24 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod repair;
+#[cfg(test)]
+mod repairs;
 mod rotation;
+mod salvage;
+mod scrub;
 mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod trim;
 mod verify;
+mod walk;
 mod window;
 mod writer;
 
@@ -32,15 +40,20 @@ use std::fmt::Debug;
 
 pub(crate) use append::frame_room;
 use bytes::Bytes;
+pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
+pub use repair::FrameRepair;
+pub use salvage::Piece;
+pub use scrub::{Scrubbed, Scrubber};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
+pub use survey::{Survey, survey};
 use tokio::sync::watch;
 pub use verify::{Verification, verify};
 pub use writer::FileLog;

@@ -1,5 +1,6 @@
 //! [`Shared`]: what the facade, the committer and the checkpoint have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::lane::LaneId;
+use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
 use crate::env::Env;
@@ -51,6 +53,10 @@ pub(crate) struct Shared {
     pub ended: watch::Sender<bool>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
+    /// The log's directory, for the scrub.
+    pub log_dir: PathBuf,
+    /// What the scrub did and found.
+    pub scrub: Mutex<ScrubReport>,
 }
 
 impl Shared {

@@ -171,6 +171,7 @@ fn undecodable() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
@@ -203,6 +204,8 @@ mod tests {
             store.write(me(), Batch::new().set(b"p", b"k", &vec![0; bytes])).await.unwrap().position
         }
     }
+
+    impl World {}
 
     fn me() -> Context {
         Context::new("test")

@@ -17,6 +17,7 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::scrub::ScrubReport;
 use super::seed::seed;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
@@ -95,6 +96,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
@@ -113,6 +115,8 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         closing: AtomicBool::new(false),
         ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
+        log_dir: builder.dir.join(LOG_DIR),
+        scrub,
     });
     replay(&shared, trusted).await?;
     shared.keeps_history.store(shared.settings.history, Ordering::Release);

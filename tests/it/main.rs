@@ -10,5 +10,6 @@ mod migrate;
 mod moving;
 mod past;
 mod proto;
+mod rescue;
 mod tidy;
 mod trouble;
