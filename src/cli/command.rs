@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::{Reader, Store};
+use crate::store::Store;
 use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
@@ -98,30 +98,19 @@ impl Shell {
     ///
     /// That of what was done, else that of opening or closing.
     pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
-        let store = Store::open(&self.dir).await?;
+        let store = self.open_store().await?;
         let done = work(&store, self).await;
         let closed = store.close().await;
         done.and_then(|done| closed.map(|()| done))
     }
 
-    /// The same with a reader: of the state that is meant, or of now.
+    /// Opens the store.
     ///
     /// # Errors
     ///
-    /// As [`Shell::with_store`], and those of [`Store::at`].
-    pub async fn with_reader<T>(
-        &mut self,
-        at: &AtArgs,
-        work: impl AsyncFnOnce(Reader, &mut Shell) -> Result<T>,
-    ) -> Result<T> {
-        self.with_store(async |store, shell| {
-            let reader = match &at.at {
-                Some(at) => store.at(at.clone()).await?,
-                None => store.reader(),
-            };
-            work(reader, shell).await
-        })
-        .await
+    /// Those of [`Store::open`].
+    pub async fn open_store(&self) -> Result<Store> {
+        Store::open(&self.dir).await
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::store::{DiffOptions, Difference};
 use crate::types::{At, Result};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::Ended;
 use super::text::{self, Base64, Name, shown};
 
@@ -67,12 +67,12 @@ pub async fn run(args: DiffArgs, shell: &mut Shell) -> Result<Ended> {
     let parse = |text: &Option<String>| text.as_ref().map(|text| text::parse(text, shell.hex)).transpose();
     let (partition, prefix) = (parse(&args.partition)?, parse(&args.prefix)?.unwrap_or_default());
     shell
-        .with_store(async |store, shell| {
+        .with_state(&AtArgs::default(), async |state, shell| {
             let options = match &partition {
                 Some(partition) => DiffOptions::new().prefix(partition, &prefix),
                 None => DiffOptions::new(),
             };
-            let mut differences = store.diff(args.a, args.b, options).await?;
+            let mut differences = state.diff(args.a, args.b, options).await?;
             while let Some(difference) = differences.next().await {
                 shell.out.answer(&Listed::from(difference?))?;
             }

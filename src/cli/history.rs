@@ -81,11 +81,8 @@ pub async fn run(args: HistoryArgs, shell: &mut Shell) -> Result<Ended> {
     let key = args.key.as_ref().map(|key| text::parse(key, shell.hex)).transpose()?;
     let prefix = args.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| text::parse(prefix, shell.hex))?;
     let found = shell
-        .with_reader(&args.at, async |reader, shell| {
-            let mut versions = match &key {
-                Some(key) => reader.history(&partition, key)?,
-                None => reader.history_of(&partition, &prefix)?,
-            };
+        .with_state(&args.at, async |state, shell| {
+            let mut versions = state.history(&partition, key.as_deref(), &prefix).await?;
             let mut found = false;
             while let Some(version) = versions.next().await {
                 shell.out.answer(&Listed::from(version?))?;

@@ -34,6 +34,7 @@ mod rewind;
 mod scan;
 mod set;
 mod show;
+mod state;
 mod stats;
 mod tail;
 mod text;

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::diagnostics::FileStats;
 use crate::env::Env;
-use crate::store::{ScrubReport, Stats, Store};
+use crate::store::{ScrubReport, Stats};
 use crate::types::{ErrorKind, Result, Timestamp};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::text::{member_name, shown};
 
@@ -150,14 +150,9 @@ impl fmt::Display for Answer {
 
 /// Needs the views for some figures; where the store does not open, the files give the others.
 pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
-    let (view, why) = match Store::open(&shell.dir).await {
-        Ok(store) => {
-            let stats = store.stats().await;
-            let closed = store.close().await;
-            let stats = stats?;
-            closed?;
-            (Some(stats), None)
-        }
+    let view = shell.with_state(&AtArgs::default(), async |state, _| state.stats().await).await;
+    let (view, why) = match view {
+        Ok(stats) => (Some(stats), None),
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) => (None, Some(error)),
         Err(error) => return Err(error),
     };

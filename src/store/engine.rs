@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub closing: AtomicBool,
     /// Becomes true when nothing more will be synced: the committer has ended, after its last sync.
     pub ended: watch::Sender<bool>,
+    /// The socket that readers in other processes ask.
+    pub socket: Mutex<Option<PathBuf>>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
     /// The log's directory, for the scrub.

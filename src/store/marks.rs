@@ -171,7 +171,6 @@ fn undecodable() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;

@@ -4,6 +4,7 @@
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
 mod batch;
+mod beside;
 mod builder;
 mod checkpoint;
 mod committer;
@@ -58,6 +59,7 @@ mod simulation;
 mod tests;
 
 pub use batch::{Batch, Predicate};
+pub use beside::{BesideReader, BesideStream};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
 pub use cursors::Cursor;

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
+use super::beside;
 use super::builder::Builder;
 use super::checkpoint::write_frozen;
 use super::committer::Committer;
@@ -52,12 +53,19 @@ pub(crate) struct Opened {
 pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> {
     let handle = Handle::current();
     let runtime = handle.clone();
+    let (serves, dir) = (builder.serves_readers, builder.dir.clone());
     let opened = tokio::task::spawn_blocking(move || runtime.block_on(open_stepped(builder, existing)))
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
     let threads = Threads::start(&opened.shared, opened.committer, &handle)?;
     let store = Store::new(opened.shared, threads);
     store.start_chores(&handle);
+    if serves {
+        match beside::listen(&dir, store.shared(), store.threads(), &handle) {
+            Ok(socket) => *store.shared().socket.lock() = Some(socket),
+            Err(error) => tracing::warn!(%error, "other processes cannot read beside this one"),
+        }
+    }
     Ok(store)
 }
 
@@ -113,6 +121,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         checkpointing: tokio::sync::Mutex::new(()),
         keeps_history: AtomicBool::new(keeps_history),
         closing: AtomicBool::new(false),
+        socket: Mutex::new(None),
         ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
         log_dir: builder.dir.join(LOG_DIR),

@@ -11,12 +11,13 @@ use tempfile::TempDir;
 /// A store in a directory of its own, reached through the binary only.
 pub struct Shell {
     dir: TempDir,
+    store: String,
 }
 
 impl Shell {
     /// A directory without a store.
     pub fn new() -> Shell {
-        Shell { dir: tempfile::tempdir().unwrap() }
+        Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned() }
     }
 
     /// A path beside the store.
@@ -31,9 +32,15 @@ impl Shell {
         shell
     }
 
+    /// Gives the store's directory another name.
+    pub fn rename(&mut self, name: &str) {
+        fs::rename(self.path(&self.store), self.path(name)).unwrap();
+        self.store = name.to_owned();
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
-        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path("store"));
+        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path(&self.store));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

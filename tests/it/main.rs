@@ -3,6 +3,7 @@
 // What tests call is a test too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod beside;
 mod cli;
 mod dump;
 mod kill;
