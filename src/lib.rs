@@ -81,10 +81,10 @@ pub use env::Env;
 pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
-    Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Predicate, Reader, RequestId, ScanOptions,
-    Settings, Stats, Store, Tx,
+    Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Mark, Predicate, Reader, RequestId,
+    ScanOptions, Settings, Stats, Store, Tx,
 };
 pub use types::{
-    Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, OWN_PARTITION_BYTE, Page, PartitionClass,
-    Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp,
+    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,
+    PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
 };

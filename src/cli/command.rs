@@ -13,8 +13,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, repair, restore, scan, set,
-    show, stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan,
+    set, show, stats, tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -67,6 +67,7 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    Mark(mark::MarkArgs),
     Dump(dump::DumpArgs),
     Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
@@ -157,6 +158,7 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::Mark(args) => mark::run(args, shell).await,
             Verb::Dump(args) => dump::run(args, shell).await,
             Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
@@ -232,6 +234,9 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
+            "lakelog mark --list",
+            "lakelog mark --delete m --actor a --request-id i",
             "lakelog dump -o x --since 3 --at 7 --no-compress",
             "lakelog dump -o - --state-only",
             "lakelog restore a b --as-clone",
@@ -263,6 +268,11 @@ mod tests {
             "lakelog log --prefix x",
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
+            "lakelog mark",
+            "lakelog mark m --list",
+            "lakelog mark m --delete n",
+            "lakelog mark --list --at 1",
+            "lakelog mark m --at 99999999999999999999",
             "lakelog history p k",
             "lakelog dump",
             "lakelog dump -o x --state-only --since 3",

@@ -20,6 +20,7 @@ mod init;
 mod input;
 mod lines;
 mod log;
+mod mark;
 mod operations;
 mod output;
 mod progress;

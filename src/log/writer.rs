@@ -145,14 +145,6 @@ impl FileLog {
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
     }
 
-    /// The last synced transaction whose recorded time is not after `time`, or the floor.
-    ///
-    /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
-    pub fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
-        let view = self.view.lock().clone();
-        stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
-    }
-
     /// The snapshot of the state at the floor, unless that is the beginning of everything.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.view.lock().manifest.snapshot
@@ -266,14 +258,6 @@ impl Log for FileLog {
         self.view.lock().head
     }
 
-    fn head_at(&self, position: Position) -> Result<Head, LogError> {
-        let view = self.view.lock().clone();
-        if position == view.synced.position {
-            return Ok(view.synced);
-        }
-        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
-    }
-
     fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError> {
         debug_assert!(batch.iter().all(|draft| draft.digest == Digest::of(&draft.salt, &draft.payload)));
         self.append_items(expected, batch.iter().map(Item::of_draft))
@@ -302,6 +286,19 @@ impl Log for FileLog {
 
     fn follow(&self) -> watch::Receiver<Position> {
         self.synced.subscribe()
+    }
+
+    fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
+    fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
+        let view = self.view.lock().clone();
+        stream::position_at(&self.source(), &view.manifest, view.synced.position, time)
     }
 
     fn floor(&self) -> Position {

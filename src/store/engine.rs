@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::lane::LaneId;
@@ -121,6 +122,11 @@ impl Shared {
         tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
     }
 
+    /// Where the history begins that the next checkpoint keeps.
+    pub fn history(&self) -> Option<Position> {
+        self.settings.history.then(|| self.log.floor())
+    }
+
     /// A new lane id.
     pub fn lane_id(&self) -> LaneId {
         LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
@@ -130,6 +136,14 @@ impl Shared {
 /// The queue's room in units.
 pub(crate) fn room_units(settings: &Settings) -> usize {
     (settings.queue_bytes_max / ROOM_UNIT_BYTES).min(u32::MAX as usize >> 4)
+}
+
+/// Runs what blocks, for as long as reading files takes, beside the tasks that callers share a thread with.
+pub(crate) async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    // Whoever polls without a runtime shares its thread with nobody.
+    let Ok(runtime) = Handle::try_current() else { return Ok(work()) };
+    let done = runtime.spawn_blocking(work).await;
+    done.map_err(|error| Error::new(ErrorKind::Internal, "a read of the log panicked").with_source(error))
 }
 
 /// The store takes no more writes.

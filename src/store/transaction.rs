@@ -32,6 +32,8 @@ struct State {
     ranges: Vec<KeyRange>,
     range_events: Vec<Event>,
     writes: BTreeMap<Key, (Event, Option<Slice>)>,
+    /// Events of the store itself: they write partitions that no other event may write.
+    own: Vec<Event>,
 }
 
 /// What a transaction gives back when it is done, remembered for its request id. At most 4 KiB
@@ -248,6 +250,11 @@ impl Tx {
         entries.iter().try_for_each(|entry| self.delete(partition, &entry.key()))
     }
 
+    /// Adds an event of the store itself. What it writes is not seen by the reads of the transaction.
+    pub(crate) fn record(&self, event: Event) {
+        self.state.lock().own.push(event);
+    }
+
     /// A recorded read of an encoded key.
     pub(crate) async fn read(&self, key: &Key) -> Result<Option<(Position, Slice)>> {
         {
@@ -263,11 +270,12 @@ impl Tx {
         Ok(self.shared.view.get(key, self.position()).await?)
     }
 
-    /// What the attempt read and wants to write: range deletes first, then key writes.
+    /// What the attempt read and wants to write: range deletes first, then key writes, then the store's own
+    /// events.
     pub(crate) fn finish(&self) -> Attempt {
         let state = std::mem::take(&mut *self.state.lock());
         let writes = state.writes.into_values().map(|(event, _)| event);
-        let events = state.range_events.into_iter().chain(writes).collect();
+        let events = state.range_events.into_iter().chain(writes).chain(state.own).collect();
         Attempt { read_at: self.position(), reads: state.reads, events }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns plain values without behaviour beyond encoding and ordering. Knows no file, no clock, no
 //! thread, and imports nothing from the rest of the crate.
 
+mod at;
 mod entry;
 mod error;
 mod ids;
@@ -12,7 +13,8 @@ mod partition;
 mod slice;
 mod stamp;
 
-pub use entry::{Entry, Page};
+pub use at::At;
+pub use entry::{Entry, KeyVersion, Page, VersionPage};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{Digest, Hash, LogId, Position, Salt, Timestamp};
 pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};

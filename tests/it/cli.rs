@@ -283,3 +283,29 @@ fn help_is_an_answer() {
     assert!(String::from_utf8(shell.ok(&["--version"])).unwrap().starts_with("lakelog "));
     assert_eq!(shell.run(&[]).status.code(), Some(2));
 }
+
+#[test]
+fn marks_name_positions() {
+    let shell = Shell::with_store();
+    for value in ["1", "2", "3"] {
+        shell.ok(&["set", "p", "k", value]);
+    }
+    let mark = |name: &str, position: u64| json!({"name": name, "position": position});
+    assert_eq!(shell.json(&["mark", "now", "--actor", "ann", "--reason", "r"]), [mark("now", 3)]);
+    assert_eq!(shell.json(&["mark", "first", "--at", "1"]), [mark("first", 1)]);
+    assert_eq!(shell.json(&["mark", "again", "--at", "now"]), [mark("again", 3)]);
+    let second = shell.json(&["show", "2"])[0]["time"].as_str().unwrap().to_owned();
+    assert_eq!(shell.json(&["mark", "then", "--at", &second]), [mark("then", 2)]);
+    let all = [mark("again", 3), mark("first", 1), mark("now", 3), mark("then", 2)];
+    assert_eq!(shell.json(&["mark", "--list"]), all);
+    for _ in 0..2 {
+        assert_eq!(shell.json(&["mark", "--delete", "now", "--request-id", "r"]), [mark("now", 3)]);
+    }
+    assert_eq!(shell.json(&["mark", "--list"]).len(), 3);
+    shell.fails(&["mark", "--delete", "now"], 3, "not_found");
+    shell.fails(&["mark", "m", "--at", "now"], 3, "not_found");
+    shell.fails(&["mark", "m", "--at", "99"], 2, "invalid");
+    shell.fails(&["mark", "99"], 2, "invalid");
+    let log = shell.json(&["log", "--all", "--kind", "mark_set", "--actor", "ann"]);
+    assert_eq!(log[0]["events"], json!([{"kind": "mark_set", "writes": [], "name": "now", "at": 3}]));
+}
