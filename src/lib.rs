@@ -85,6 +85,6 @@ pub use store::{
     ScanOptions, ScrubDamage, ScrubReport, Settings, Stats, Store, Tx,
 };
 pub use types::{
-    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, Limits, LogId, OWN_PARTITION_BYTE, Page, PartitionClass,
-    Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp,
+    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,
+    PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
 };

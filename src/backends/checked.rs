@@ -33,6 +33,10 @@ impl<'a> CheckedChanges<'a> {
                 return Err(invalid(format!("stamp=`{}` former=`{}`", stamp.position, former.position)));
             }
         }
+        let floor = former.map(|former| former.history.unwrap_or(stamp.position));
+        if stamp.history.is_some_and(|from| from > stamp.position || floor.is_some_and(|floor| from < floor)) {
+            return Err(invalid(format!("a history that cannot begin there, history=`{:?}`", stamp.history)));
+        }
         if keep.windows(2).any(|pair| pair[0] >= pair[1]) || keep.last().is_some_and(|&last| last > stamp.position) {
             return Err(invalid(format!("positions to keep unsorted or above stamp=`{}`", stamp.position)));
         }

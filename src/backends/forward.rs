@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Backend, BackendFuture, Changes, Usage};
-use crate::types::{Page, Position, Slice, Stamp};
+use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 macro_rules! forward {
     ($pointer:ident) => {
@@ -26,11 +26,17 @@ macro_rules! forward {
             fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
                 (**self).scan(at, from, to, limit)
             }
-            fn retain(&self, positions: &[Position]) {
-                (**self).retain(positions);
+            fn versions<'a>(
+                &'a self,
+                from: &'a [u8],
+                below: Position,
+                to: &'a [u8],
+                limit: usize,
+            ) -> BackendFuture<'a, VersionPage> {
+                (**self).versions(from, below, to, limit)
             }
-            fn maintain(&self) -> BackendFuture<'_, bool> {
-                (**self).maintain()
+            fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
+                (**self).maintain(at, keep)
             }
             fn clear(&self) -> BackendFuture<'_, ()> {
                 (**self).clear()

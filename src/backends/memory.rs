@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use super::checked::CheckedChanges;
 use super::readable::Readable;
 use super::{Backend, BackendError, BackendFuture, Change, Changes, Usage};
-use crate::types::{Entry, KeyRange, Page, Position, Slice, Stamp};
+use crate::types::{Entry, KeyRange, KeyVersion, Page, Position, Slice, Stamp, VersionPage};
 
 /// Keys that one call of [`Backend::maintain`] looks at, and that one page passes over.
 const STEP_KEYS: usize = 16 << 10;
@@ -89,15 +89,28 @@ impl Backend for MemoryBackend {
         })
     }
 
-    fn retain(&self, positions: &[Position]) {
-        let mut state = self.state.write();
-        if state.readable.retain(positions) {
-            state.sweep = Some(Slice::from(&b""[..]));
-        }
+    fn versions<'a>(
+        &'a self,
+        from: &'a [u8],
+        below: Position,
+        to: &'a [u8],
+        limit: usize,
+    ) -> BackendFuture<'a, VersionPage> {
+        Box::pin(async move {
+            let state = self.state.read();
+            state.readable.check_history()?;
+            Ok(state.version_page(from, below, to, limit.max(1)))
+        })
     }
 
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        Box::pin(async { Ok(self.state.write().sweep_step()) })
+    fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
+        Box::pin(async move {
+            let mut state = self.state.write();
+            if state.readable.retain(at, keep) {
+                state.sweep = Some(Slice::from(&b""[..]));
+            }
+            Ok(state.sweep_step())
+        })
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {
@@ -137,8 +150,12 @@ impl State {
                 }
             }
         }
+        let forgets = self.stamp.as_ref().is_some_and(|former| former.history != stamp.history);
+        if forgets {
+            self.sweep = Some(Slice::from(&b""[..]));
+        }
         self.stamp = Some(stamp.clone());
-        self.readable.advance(stamp.position, keep);
+        self.readable.advance(stamp, keep);
         touched.iter().for_each(|key| self.prune(key));
     }
 
@@ -177,6 +194,28 @@ impl State {
             if let Some((version, value)) = versions.at(at) {
                 bytes += key.len() + value.len();
                 page.entries.push(Entry { encoded_key: key.clone(), version, value: value.clone() });
+            }
+        }
+        page
+    }
+
+    fn version_page(&self, from: &[u8], below: Position, to: &[u8], limit: usize) -> VersionPage {
+        let mut page = VersionPage::default();
+        if !to.is_empty() && from >= to {
+            return page;
+        }
+        let mut bytes = 0;
+        for (key, versions) in self.keys.range::<[u8], _>(bounds(from, to)) {
+            let below = if key[..] == *from { below } else { Position::MAX };
+            let first = versions.0.partition_point(|(version, _)| *version >= below);
+            for (version, value) in versions.0.iter().skip(first) {
+                if page.versions.len() >= limit || bytes >= PAGE_BYTES {
+                    page.next = Some((key.clone(), version.next()));
+                    return page;
+                }
+                bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
+                let (encoded_key, version, value) = (key.clone(), *version, value.clone());
+                page.versions.push(KeyVersion { encoded_key, version, value });
             }
         }
         page

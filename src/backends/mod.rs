@@ -25,7 +25,7 @@ pub use observed::Observed;
 #[cfg(feature = "sled")]
 pub use sled::{SledBackend, SledSettings};
 
-use crate::types::{Page, Position, Slice, Stamp};
+use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 /// What a backend's methods return: a future that may be sent between threads.
 pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -79,11 +79,12 @@ pub struct Usage {
 ///   above `at`, unless that is a delete, or a range delete with a version above it and not above
 ///   `at` covers the key. (A put whose version *equals* that of a range delete is visible: range
 ///   operations apply first.)
-/// - **Readable positions** are the position of the current stamp and every position named by the
-///   last [`Backend::retain`] or as `keep` of a write since. Reading at any other is `Unreadable`.
+/// - **Readable positions** are the position of the current stamp, every position from [`Stamp::history`] on where the
+///   stamp says one, and every position named by the last [`Backend::maintain`] or as `keep` of a write since.
+///   Reading at any other is `Unreadable`.
 ///   Without a stamp the current position is [`Position::ZERO`], where everything is absent. A position
 ///   that was let go does not become readable again by being named. After reopening a durable
-///   backend, what was readable at its last completed write is; the opener says what to retain.
+///   backend, what was readable at its last completed write is; the opener says what to keep.
 /// - **Damage** is an error, never an absent key and never a panic: `Corrupt` names what is damaged.
 /// - Futures of local backends may block for one page of I/O; a caller that minds runs them on a
 ///   blocking thread.
@@ -96,8 +97,9 @@ pub trait Backend: Debug + Send + Sync {
     /// its stamp or the new one is there. `changes` has every change in (former stamp, `stamp`] that a
     /// read at `stamp` or at a position of `keep` can see; beside those there may be late puts, versions at or
     /// below the former stamp of keys that were never written before (an index that is being built). Positions of `keep` (sorted, some below
-    /// the former stamp) stay readable until a later `retain` leaves them out. On an error, also one that comes out of
-    /// `changes`, nothing is changed. A stamp not above the former one, or of another log, is `Invalid`.
+    /// the former stamp) stay readable until a later `maintain` leaves them out; with a history, `changes` has every change. On an
+    /// error, also one that comes out of `changes`, nothing is changed. `Invalid` are: a stamp not above the former one, or of
+    /// another log; a history that begins below the former one's, or below the stamp where the former kept none.
     fn write<'a>(&'a self, stamp: &'a Stamp, keep: &'a [Position], changes: Changes<'a>) -> BackendFuture<'a, ()>;
 
     /// The entry of an encoded key at a position: version and value.
@@ -108,13 +110,23 @@ pub trait Backend: Debug + Send + Sync {
     /// empty range gives an empty page.
     fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page>;
 
-    /// Says which positions besides the current stamp must stay readable (sorted); everything that
-    /// only others could see may be dropped. Cheap, never blocks on I/O.
-    fn retain(&self, positions: &[Position]);
+    /// The versions, deletes included, of the keys with `from <= key < to` (`to` empty: to the end): at most `limit` of
+    /// them (0 counts as 1), fewer when a page grows large. Of the key `from` only versions below `below`
+    /// ([`Position::MAX`]: all). A range delete appears as a delete of each key that it hid. Versions that no position
+    /// of the history sees may be left out, as may deletes of what was not there. `Unreadable` when the stamp keeps no history.
+    fn versions<'a>(
+        &'a self,
+        from: &'a [u8],
+        below: Position,
+        to: &'a [u8],
+        limit: usize,
+    ) -> BackendFuture<'a, VersionPage>;
 
-    /// Does one bounded piece of background work (merging, removing what is superseded); `true`
-    /// when there is more. Never changes what any readable position shows.
-    fn maintain(&self) -> BackendFuture<'_, bool>;
+    /// Says which positions besides the stamp `at` and its history must stay readable (sorted): others become unreadable at
+    /// once, and what only they could see may be dropped; unless a write has completed since, which may keep more. Then does one
+    /// bounded piece of background work (merging, removing what is superseded); `true` when there is more. Never changes what any
+    /// readable position shows.
+    fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool>;
 
     /// Drops everything, durably: afterwards there is no stamp.
     fn clear(&self) -> BackendFuture<'_, ()>;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Instant;
 
 use super::{Backend, BackendError, BackendFuture, Changes, Usage};
-use crate::types::{Page, Position, Slice, Stamp};
+use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 /// Wraps a backend. Records `lakelog_base_seconds` (histogram, label `operation`),
 /// `lakelog_base_errors_total` (counter, labels `operation` and `kind`) and, after each write and
@@ -63,13 +63,19 @@ impl<B: Backend> Backend for Observed<B> {
         Box::pin(timed("scan", self.inner.scan(at, from, to, limit)))
     }
 
-    fn retain(&self, positions: &[Position]) {
-        self.inner.retain(positions);
+    fn versions<'a>(
+        &'a self,
+        from: &'a [u8],
+        below: Position,
+        to: &'a [u8],
+        limit: usize,
+    ) -> BackendFuture<'a, VersionPage> {
+        Box::pin(timed("versions", self.inner.versions(from, below, to, limit)))
     }
 
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        Box::pin(async {
-            let more = timed("maintain", self.inner.maintain()).await;
+    fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
+        Box::pin(async move {
+            let more = timed("maintain", self.inner.maintain(at, keep)).await;
             self.gauge();
             more
         })

@@ -12,7 +12,7 @@ use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
 use crate::projection::{IndexSet, Scanner};
 use crate::store::{BASE_DIR, base_in, rebuild, seed};
-use crate::types::{Entry, OWN_PARTITION_BYTE, Position, Result, Stamp};
+use crate::types::{Entry, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -59,10 +59,15 @@ async fn compare_over(
 ) -> Result<Comparison> {
     let indexes = IndexSet::built_in();
     let rebuilding = base_in(env, scratch, SCRATCH_CACHE_BYTES)?;
-    let mut without_indexes = stamp.projections != indexes.versions();
+    let holds_all = |held: &[ProjectionVersion]| {
+        let holds =
+            |index: &ProjectionVersion| held.iter().any(|own| own.name == index.name && own.version == index.version);
+        held.len() == indexes.versions().len() && indexes.versions().iter().all(holds)
+    };
+    let mut without_indexes = !holds_all(&stamp.projections);
     if let Some(snapshot) = files.snapshot() {
-        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref()).await?;
-        without_indexes |= held != indexes.versions();
+        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), None).await?;
+        without_indexes |= !holds_all(&held);
     }
     let floor = files.floor().position;
     let rebuilt = rebuild(

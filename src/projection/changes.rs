@@ -10,10 +10,18 @@ use crate::types::{Position, Slice};
 /// Keys looked at under one lock.
 const CHUNK_KEYS: usize = 1024;
 
+/// Which versions of a key a checkpoint writes.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// The newest and those that these positions (ascending) see.
+    Seen(Vec<Position>),
+    /// All: the base keeps the history.
+    All,
+}
+
 /// The changes of a frozen memtable in the order that [`crate::backends::Backend::write`] asks for:
-/// range deletes by position, then keys, each with its newest version and those that the positions
-/// of `keep` (ascending) see.
-pub fn changes(table: Arc<Memtable>, keep: Vec<Position>) -> Changes<'static> {
+/// range deletes by position, then keys, each with the versions to keep.
+pub fn changes(table: Arc<Memtable>, keep: Keep) -> Changes<'static> {
     let ranges: VecDeque<Change> =
         table.range_deletes().into_iter().map(|(version, prefix)| Change::DeleteRange { prefix, version }).collect();
     Box::new(KeyChanges { table, keep, ready: ranges, next: Some(Slice::from(&[][..])) })
@@ -21,7 +29,7 @@ pub fn changes(table: Arc<Memtable>, keep: Vec<Position>) -> Changes<'static> {
 
 struct KeyChanges {
     table: Arc<Memtable>,
-    keep: Vec<Position>,
+    keep: Keep,
     ready: VecDeque<Change>,
     /// Where the next chunk begins; `None` after the last.
     next: Option<Slice>,
@@ -47,10 +55,13 @@ impl KeyChanges {
     fn push(&mut self, key: Slice, versions: Vec<(Position, Option<Slice>)>) {
         // Descending, as the versions are: the newest is for everybody above, then each kept
         // position sees the newest one not above it.
-        let mut readers = self.keep.iter().rev().peekable();
-        let mut newest = true;
+        let (readers, mut newest) = match &self.keep {
+            Keep::Seen(positions) => (&positions[..], true),
+            Keep::All => (&[][..], true),
+        };
+        let mut readers = readers.iter().rev().peekable();
         for (version, value) in versions {
-            let mut seen = newest;
+            let mut seen = newest || matches!(self.keep, Keep::All);
             newest = false;
             while readers.next_if(|&&reader| reader >= version).is_some() {
                 seen = true;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::write_set::WriteSet;
-use crate::types::{Key, KeyRange, ProjectionVersion};
+use crate::types::{Key, KeyRange, Position, ProjectionVersion};
 
 /// Where the encoded keys of every index's entries begin: in partitions `00` `index/` and a name.
 pub const INDEX_PARTITIONS: &[u8] = b"\0\xffindex/";
@@ -83,7 +83,11 @@ impl IndexSet {
         let mut versions: Vec<_> = self
             .indexes
             .iter()
-            .map(|index| ProjectionVersion { name: index.name().to_owned(), version: index.version() })
+            .map(|index| ProjectionVersion {
+                name: index.name().to_owned(),
+                version: index.version(),
+                since: Position::ZERO,
+            })
             .collect();
         versions.sort();
         versions

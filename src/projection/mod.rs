@@ -17,7 +17,7 @@ mod tests;
 mod view;
 mod write_set;
 
-pub use changes::changes;
+pub use changes::{Keep, changes};
 pub use index::{INDEX_PARTITIONS, Index, IndexEntry, IndexSet, UsersByEmail};
 pub use memtable::{Found, Memtable};
 pub use pins::{Pin, Pins};

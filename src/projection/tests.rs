@@ -109,11 +109,12 @@ impl World {
                 position: to,
                 chain: Hash::default(),
                 projections: vec![],
+                history: None,
             };
-            now(self.backend.write(&stamp, &keep, changes(table, keep.clone()))).unwrap();
+            now(self.backend.write(&stamp, &keep, changes(table, Keep::Seen(keep.clone())))).unwrap();
             drop(layers);
             self.view.rest_on(to);
-            self.backend.retain(&self.view.pins().pinned(to));
+            now(self.backend.maintain(to, &self.view.pins().pinned(to))).unwrap();
         }
     }
 

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use super::engine::Shared;
 use super::submission::Command;
-use crate::projection::changes;
+use crate::projection::{Keep, changes};
 use crate::types::{Error, Hash, Position, ProjectionVersion, Result, Stamp};
 
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
@@ -54,13 +54,13 @@ pub(crate) async fn write_frozen(
             let built = built.filter(|_| to == frozen_at);
             let stamp = stamp_at(shared, to, built)?;
             let keep = shared.view.pins().pinned(to);
-            if let Err(error) = base.write(&stamp, &keep, changes(table, keep.clone())).await {
+            let kept = if stamp.history.is_some() { Keep::All } else { Keep::Seen(keep.clone()) };
+            if let Err(error) = base.write(&stamp, &keep, changes(table, kept)).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
                 return Err(Error::from(error));
             }
         }
         shared.view.rest_on(to);
-        base.retain(&shared.view.pins().pinned(to));
         shared.memory_freed.notify_waiters();
     }
     histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
@@ -70,15 +70,13 @@ pub(crate) async fn write_frozen(
 
 /// One piece of the base's background work; `true` when there is more.
 pub(crate) async fn maintain(shared: &Shared) -> Result<bool> {
-    let base = {
-        // A checkpoint in between would make the list of pinned positions an old one, which lets go of what
-        // the checkpoint keeps.
+    let (base, position, pinned) = {
+        // Between the write of a checkpoint and the rest on it the position of the base is an old one.
         let _one = shared.checkpointing.lock().await;
         let layers = shared.view.layers();
-        layers.base().retain(&shared.view.pins().pinned(layers.base_position()));
-        layers.base().clone()
+        (layers.base().clone(), layers.base_position(), shared.view.pins().pinned(layers.base_position()))
     };
-    Ok(base.maintain().await?)
+    Ok(base.maintain(position, &pinned).await?)
 }
 
 fn stamp_at(shared: &Shared, position: Position, built: Option<&[ProjectionVersion]>) -> Result<Stamp> {
@@ -88,6 +86,7 @@ fn stamp_at(shared: &Shared, position: Position, built: Option<&[ProjectionVersi
         position,
         chain: chain_at(shared.log.as_ref(), position)?,
         projections: built.map_or_else(|| shared.built.lock().clone(), <[_]>::to_vec),
+        history: shared.history(),
     })
 }
 

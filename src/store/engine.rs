@@ -128,6 +128,11 @@ impl Shared {
         tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
     }
 
+    /// Where the history begins that the next checkpoint keeps.
+    pub fn history(&self) -> Option<Position> {
+        self.settings.history.then(|| self.log.floor())
+    }
+
     /// A new lane id.
     pub fn lane_id(&self) -> LaneId {
         LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))

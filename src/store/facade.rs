@@ -13,7 +13,6 @@ use super::batch::Batch;
 use super::builder::Builder;
 use super::context::Context;
 use super::engine::{Shared, closed};
-use super::indexing;
 use super::lane::{LaneId, Reads};
 use super::prepare::{Prepared, check_readable};
 use super::reader::{EntryStream, Reader, ScanOptions};
@@ -23,7 +22,6 @@ use super::threads::Threads;
 use super::transaction::{Answer, Attempt, Tx};
 use crate::event::Event;
 use crate::log::LogError;
-use crate::projection::{Index as _, UsersByEmail};
 use crate::types::{Entry, Error, ErrorKind, Key, LogId, Position, Result, Slice};
 
 /// Lost attempts after which a transaction asks for the exclusive lane.
@@ -117,16 +115,7 @@ impl Store {
 
     /// The keys (in partition `auth`) of the users with this e-mail address, in any case.
     pub async fn users_by_email(&self, email: &str) -> Result<Vec<Vec<u8>>> {
-        indexing::check_built(&self.shared, UsersByEmail.name())?;
-        let range = UsersByEmail::lookup(email);
-        let start = Key::key_start(range.prefix()).unwrap_or(0);
-        let prefix = range.prefix().get(start..).unwrap_or_default();
-        let mut entries = self.scan(ScanOptions::new(UsersByEmail::PARTITION).prefix(prefix))?;
-        let mut keys = Vec::new();
-        while let Some(entry) = entries.next().await {
-            keys.push(entry?.value.to_vec());
-        }
-        Ok(keys)
+        self.reader().users_by_email(email).await
     }
 
     /// Applies a batch at one position, or, when one of its predicates fails, not at all (`conflict`).

@@ -11,7 +11,7 @@ use super::engine::Shared;
 use super::facade::Store;
 use crate::dump::DumpedIndex;
 use crate::projection::{IndexSet, Scanner, WriteSet};
-use crate::types::{Entry, Error, ErrorKind, ProjectionVersion, Result};
+use crate::types::{Entry, Error, ErrorKind, Position, ProjectionVersion, Result};
 
 /// Marks an index in a stamp that is not whole yet.
 const BUILDING: &str = "building:";
@@ -21,11 +21,19 @@ const BUILDING: &str = "building:";
 pub(crate) fn projections(indexes: &IndexSet, stamped: Option<&[ProjectionVersion]>) -> Vec<ProjectionVersion> {
     let mut projections = indexes.versions();
     if let Some(stamped) = stamped {
-        for projection in projections.iter_mut().filter(|projection| !stamped.contains(projection)) {
-            projection.name.insert_str(0, BUILDING);
+        for projection in &mut projections {
+            match stamped.iter().find(|stamped| same(stamped, projection)) {
+                Some(stamped) => projection.since = stamped.since,
+                None => projection.name.insert_str(0, BUILDING),
+            }
         }
     }
     projections
+}
+
+/// Whether two are the same index by the same rules.
+fn same(a: &ProjectionVersion, b: &ProjectionVersion) -> bool {
+    a.name == b.name && a.version == b.version
 }
 
 /// Whether every index that a stamp names is kept up by this program. One that is not would go stale
@@ -51,12 +59,19 @@ fn missing(shared: &Shared) -> IndexSet {
     shared.indexes.only(|name| built.iter().any(|projection| projection.name.strip_prefix(BUILDING) == Some(name)))
 }
 
-/// `unavailable` while the index is being built.
-pub(crate) fn check_built(shared: &Shared, name: &str) -> Result<()> {
-    if shared.built.lock().iter().any(|projection| projection.name == name) {
-        return Ok(());
+/// `unavailable` while the index is being built; `not_found` below the position where it was.
+pub(crate) fn check_built(shared: &Shared, name: &str, at: Position) -> Result<()> {
+    match shared.built.lock().iter().find(|projection| projection.name == name) {
+        Some(index) if at >= index.since => Ok(()),
+        Some(index) => {
+            let message = format!(
+                "the index was built later, index=`{name}` position=`{at}` since=`{}`; scan the partition",
+                index.since
+            );
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
+        None => Err(Error::new(ErrorKind::Unavailable, format!("the index is being built, index=`{name}`; try again"))),
     }
-    Err(Error::new(ErrorKind::Unavailable, format!("the index is being built, index=`{name}`; try again")))
 }
 
 impl Store {
@@ -68,15 +83,20 @@ impl Store {
             return Ok(());
         }
         self.insert_entries(&missing).await?;
-        self.leave_trace("an index was built").await?;
+        let since = self.leave_trace("an index was built").await?;
         // All entries are frozen with this checkpoint, so the stamp of its last write may name the index as whole.
-        checkpoint::run_as(shared, shared.indexes.versions()).await.map(|_| ())
+        let former = shared.built.lock().clone();
+        let mut built = shared.indexes.versions();
+        for index in &mut built {
+            index.since = former.iter().find(|former| same(former, index)).map_or(since, |former| former.since);
+        }
+        checkpoint::run_as(shared, built).await.map(|_| ())
     }
 
     /// A checkpoint needs a position of its own to be stamped with, and the audit should say that something
     /// happened here.
-    async fn leave_trace(&self, reason: &str) -> Result<()> {
-        self.append(&Context::new("lakelog").reason(reason), Vec::new()).await.map(|_| ())
+    async fn leave_trace(&self, reason: &str) -> Result<Position> {
+        self.append(&Context::new("lakelog").reason(reason), Vec::new()).await
     }
 
     async fn insert_entries(&self, missing: &IndexSet) -> Result<()> {

@@ -171,13 +171,12 @@ fn undecodable() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
     use crate::backends::MemoryBackend;
     use crate::env::sim::SimWorld;
-    use crate::log::Snapshot;
+    use crate::store::gate::trim;
     use crate::store::{Batch, Durability, RequestId, Settings};
     use crate::types::{Digest, Limits};
 
@@ -202,17 +201,6 @@ mod tests {
         async fn write(&self, store: &Store, later: i64, bytes: usize) -> Position {
             self.world.clock.advance(later);
             store.write(me(), Batch::new().set(b"p", b"k", &vec![0; bytes])).await.unwrap().position
-        }
-    }
-
-    impl World {
-        /// With something in place of a snapshot: nobody reads it here.
-        fn trim(&self, store: &Store, floor: Position) {
-            let log = &store.shared().log;
-            let (head, digest) = (log.head_at(floor).unwrap(), Digest::of_bytes(b"state"));
-            let snapshot = Snapshot { head, bytes: 5, digest };
-            self.world.fs.plant(&snapshot.path(Path::new("/store/log")), b"state".to_vec());
-            log.trim(snapshot, floor).unwrap();
         }
     }
 
@@ -263,7 +251,7 @@ mod tests {
         world.write(&store, 1, 40 << 10).await;
         store.checkpoint().await.unwrap();
         world.write(&store, 1, 40 << 10).await;
-        world.trim(&store, Position(1));
+        trim(&world.world, store.shared(), Position(1));
         let below = store.mark(me(), "m", Some(Position(0))).await.unwrap_err();
         assert_eq!(below.kind(), ErrorKind::NotFound);
         assert!(below.message().contains("floor=`1`"), "{below}");
@@ -320,7 +308,7 @@ mod tests {
         world.write(&store, 1, 40 << 10).await;
         store.checkpoint().await.unwrap();
         world.write(&store, 1, 40 << 10).await;
-        world.trim(&store, Position(2));
+        trim(&world.world, store.shared(), Position(2));
         for at in [mark("old"), At::Position(Position(1)), At::Time(before)] {
             let error = store.resolve(&at).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{at}");

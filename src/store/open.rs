@@ -85,7 +85,8 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
         let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
-        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref()).await?);
+        let history = builder.settings.history.then_some(snapshot.head.position);
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history).await?);
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
@@ -218,6 +219,10 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
         return Ok(false);
     }
     if !indexing::all_known(&builder.indexes, &stamp.projections) {
+        return Ok(false);
+    }
+    if builder.settings.history && stamp.history.is_none_or(|begins| begins > log.floor()) {
+        tracing::info!("the base keeps no history; it is rebuilt with one");
         return Ok(false);
     }
     Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)

@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use tokio_stream::Stream;
 
 use super::engine::Shared;
+use super::indexing;
 use super::prepare::{check_partition, check_readable};
 use crate::backends::BackendError;
-use crate::projection::{Pin, Scanner};
+use crate::projection::{Index as _, Pin, Scanner, UsersByEmail};
 use crate::types::{Entry, Error, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
 
 /// Reads at the position that was published when it was made. Cheap to clone and to hold: it pins
@@ -106,6 +107,20 @@ impl Reader {
     pub fn scan_all(&self, internal: bool) -> EntryStream {
         let from = if internal { Vec::new() } else { vec![OWN_PARTITION_BYTE + 1] };
         self.stream(&from, Vec::new(), 0, None, usize::MAX)
+    }
+
+    /// The keys (in partition `auth`) of the users with this e-mail address, in any case.
+    pub async fn users_by_email(&self, email: &str) -> Result<Vec<Vec<u8>>> {
+        indexing::check_built(&self.shared, UsersByEmail.name(), self.position())?;
+        let range = UsersByEmail::lookup(email);
+        let start = Key::key_start(range.prefix()).unwrap_or(0);
+        let prefix = range.prefix().get(start..).unwrap_or_default();
+        let mut entries = self.scan(ScanOptions::new(UsersByEmail::PARTITION).prefix(prefix))?;
+        let mut keys = Vec::new();
+        while let Some(entry) = entries.next().await {
+            keys.push(entry?.value.to_vec());
+        }
+        Ok(keys)
     }
 
     fn stream(&self, from: &[u8], to: Vec<u8>, batch: usize, key_start: Option<usize>, limit: usize) -> EntryStream {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::backends::Backend;
 use crate::event::Transaction;
 use crate::log::{Frame, LogError};
-use crate::projection::{Found, IndexSet, Pins, View, changes, project_events, project_request};
+use crate::projection::{Found, IndexSet, Keep, Pins, View, changes, project_events, project_request};
 use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
@@ -66,11 +66,11 @@ pub(crate) async fn rebuild(
         }
         view.freeze(position);
         let Some(table) = view.layers().frozen().last().cloned() else { continue };
-        let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions() };
-        base.write(&stamp, &[], changes(table, Vec::new())).await?;
+        let stamp =
+            Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions(), history: None };
+        base.write(&stamp, &[], changes(table, Keep::Seen(Vec::new()))).await?;
         view.rest_on(position);
-        base.retain(&[]);
-        while base.maintain().await? {}
+        while base.maintain(position, &[]).await? {}
     }
     Ok(view)
 }

@@ -34,6 +34,9 @@ pub struct Settings {
     pub write_wait_ms: u64,
     /// How long a request id is remembered at least, in hours of recorded time. Default 168 (7 days).
     pub request_retention_hours: u32,
+    /// Whether the base keeps every version since the floor, for reading as of any position. Default true. Turned on again, the base is
+    /// rebuilt at the next open.
+    pub history: bool,
     /// Cache of the embedded base, in bytes. Default 64 MiB.
     pub cache_bytes: u64,
     /// How fast sealed segments are read again in the background to find damage, in bytes per second. Default 8 MiB;
@@ -56,6 +59,7 @@ impl Default for Settings {
             queue_bytes_max: 256 << 20,
             write_wait_ms: 10_000,
             request_retention_hours: 7 * 24,
+            history: true,
             cache_bytes: 64 << 20,
             scrub_bytes_per_second: 8 << 20,
             scrub_interval_hours: 7 * 24,

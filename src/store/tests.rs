@@ -270,7 +270,7 @@ async fn an_index_is_built_while_the_others_serve() {
 
         let store = with_index().open().await.unwrap();
         let mut tries = 0;
-        while crate::store::indexing::check_built(store.shared(), "by-first-byte").is_err() {
+        while crate::store::indexing::check_built(store.shared(), "by-first-byte", store.head()).is_err() {
             tries += 1;
             assert!(tries < 500, "the index is never built");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -287,7 +287,7 @@ async fn an_index_is_built_while_the_others_serve() {
         store.close().await.unwrap();
         // Now it is whole: no build at the next open, the same entries, and rebuilt from zero too.
         let store = with_index().open().await.unwrap();
-        assert!(crate::store::indexing::check_built(store.shared(), "by-first-byte").is_ok());
+        assert!(crate::store::indexing::check_built(store.shared(), "by-first-byte", store.head()).is_ok());
         assert_eq!(index(&store).await, expected);
         store.close().await.unwrap();
         let fresh = world.embedded().with_backend(Arc::new(MemoryBackend::new())).with_index(Arc::new(ByFirstByte));

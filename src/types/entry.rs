@@ -26,6 +26,26 @@ impl Entry {
     }
 }
 
+/// One version of a key: a value, or that the key is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// The encoded pair of partition and key ([`Key`]).
+    pub encoded_key: Slice,
+    /// The position that wrote or deleted it.
+    pub version: Position,
+    /// The value; `None` where the key was deleted.
+    pub value: Option<Slice>,
+}
+
+/// A bounded run of versions: keys in order, of one key the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionPage {
+    /// The versions found. May be empty although `next` is set.
+    pub versions: Vec<KeyVersion>,
+    /// Where to go on: a key, and the version below which its versions follow; `None` when the range is exhausted.
+    pub next: Option<(Slice, Position)>,
+}
+
 /// A bounded run of entries in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {

@@ -14,7 +14,7 @@ mod slice;
 mod stamp;
 
 pub use at::At;
-pub use entry::{Entry, Page};
+pub use entry::{Entry, KeyVersion, Page, VersionPage};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::{Digest, Hash, LogId, Position, Salt, Timestamp};
 pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};

@@ -16,6 +16,8 @@ pub struct Stamp {
     pub chain: Hash,
     /// The index projections whose entries the state holds, sorted by name.
     pub projections: Vec<ProjectionVersion>,
+    /// From here on every position up to this one is readable; `None` when no history is kept.
+    pub history: Option<Position>,
 }
 
 impl Stamp {
@@ -30,4 +32,6 @@ pub struct ProjectionVersion {
     pub name: String,
     /// Raised whenever the same writes give other entries than before.
     pub version: u32,
+    /// Below this position the index is not whole: it was built when the store had come this far.
+    pub since: Position,
 }

@@ -11,7 +11,8 @@ pub(super) fn stamp(position: u64) -> Stamp {
         format: Stamp::FORMAT,
         position: Position(position),
         chain: Hash(chain),
-        projections: vec![ProjectionVersion { name: "users-by-email".into(), version: 3 }],
+        projections: vec![ProjectionVersion { name: "users-by-email".into(), version: 3, since: Position(1) }],
+        history: None,
     }
 }
 
@@ -73,6 +74,12 @@ pub(super) async fn collect(backend: &dyn Backend, at: u64, from: &[u8], to: &[u
         assert!(next > *last || entries.is_empty(), "the next page repeats an entry");
         from = next;
     }
+}
+
+/// One piece of maintenance that keeps these positions; `true` when there is more.
+pub(super) async fn maintain(backend: &dyn Backend, keep: &[u64]) -> bool {
+    let at = backend.stamp().await.expect("sound").map_or(Position::ZERO, |stamp| stamp.position);
+    backend.maintain(at, &positions(keep)).await.expect("maintenance works")
 }
 
 /// All keys that live at a position, as text.

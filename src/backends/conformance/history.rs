@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::Model;
 use super::fixture::{clear, collect, is_unreadable, stamp};
 use crate::backends::{Backend, Change};
-use crate::types::{Position, Slice};
+use crate::types::{KeyVersion, Position, Slice, Stamp};
 
 /// Steps of a random history from a seed, compared with the model in every step.
 ///
@@ -33,13 +33,16 @@ pub struct History {
     model: Model,
     current: u64,
     retained: BTreeSet<Position>,
+    /// Where the history begins that is kept beside, for every second seed.
+    begins: Option<Position>,
 }
 
 impl History {
     /// A history for an empty backend.
     pub fn new(seed: u64) -> History {
         let rng = StdRng::seed_from_u64(seed);
-        History { seed, rng, model: Model::default(), current: 0, retained: BTreeSet::new() }
+        let begins = seed.is_multiple_of(2).then_some(Position::ZERO);
+        History { seed, rng, model: Model::default(), current: 0, retained: BTreeSet::new(), begins }
     }
 
     /// One random step, and a look at a few keys and one page afterwards.
@@ -50,10 +53,8 @@ impl History {
     pub async fn step(&mut self, backend: &dyn Backend) {
         match self.rng.random_range(0..10) {
             0..6 => self.write(backend).await,
-            6 => self.retain(backend),
-            _ => {
-                backend.maintain().await.expect("maintenance works");
-            }
+            6 => self.let_go(backend).await,
+            _ => self.maintain(backend).await,
         }
         self.check_some(backend).await;
     }
@@ -86,12 +87,20 @@ impl History {
         let retained = &self.retained;
         let kept = named.iter().filter(|position| **position >= former || retained.contains(position)).copied();
         let kept: Vec<Position> = kept.collect();
-        if self.rng.random_bool(0.5) {
+        if self.begins.is_some() {
+            // What is named besides was readable all along; what the history gives up now stays readable if named.
+            let begun = self.begins;
+            if self.rng.random_bool(0.3) {
+                self.begins = begun.map(|begun| Position(self.rng.random_range(begun.0..=self.current)));
+            }
+            let in_history = |position: &&Position| begun.is_some_and(|begun| **position >= begun);
+            self.retained.extend(named.iter().filter(in_history));
+        } else if self.rng.random_bool(0.5) {
             // A checkpoint may leave out what no readable position will see.
             keys.values_mut().for_each(|versions| self.leave_out_unseen(versions, &kept));
         }
         let changes: Vec<Change> = ranges.into_iter().chain(keys.into_values().flatten()).collect();
-        let written = backend.write(&stamp(self.current), &named, Box::new(changes.into_iter().map(Ok))).await;
+        let written = backend.write(&self.stamp(), &named, Box::new(changes.into_iter().map(Ok))).await;
         written.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         self.retained.extend(kept);
         self.retained.remove(&current);
@@ -111,16 +120,62 @@ impl History {
         });
     }
 
-    fn retain(&mut self, backend: &dyn Backend) {
+    fn stamp(&self) -> Stamp {
+        Stamp { history: self.begins, ..stamp(self.current) }
+    }
+
+    async fn let_go(&mut self, backend: &dyn Backend) {
         let mut kept = self.readable();
         kept.retain(|_| self.rng.random_bool(0.6));
-        let named: Vec<Position> = kept.iter().copied().collect();
-        backend.retain(&named);
         self.retained = kept;
+        self.maintain(backend).await;
+    }
+
+    async fn maintain(&self, backend: &dyn Backend) {
+        let named: Vec<Position> = self.retained.iter().copied().collect();
+        backend.maintain(Position(self.current), &named).await.expect("maintenance works");
     }
 
     fn readable(&self) -> BTreeSet<Position> {
-        self.retained.iter().copied().chain([Position(self.current)]).collect()
+        let history = self.begins.map_or(self.current..self.current, |begins| begins.0..self.current).map(Position);
+        self.retained.iter().copied().chain([Position(self.current)]).chain(history).collect()
+    }
+
+    /// Every version that the history sees, as the model has it.
+    async fn check_versions(&self, backend: &dyn Backend, from: &Slice, to: &Slice, limit: usize) {
+        let Some(begins) = self.begins.filter(|_| self.current > 0) else {
+            return assert!(is_unreadable(backend.versions(from, Position::MAX, to, limit).await));
+        };
+        let mut found: Vec<KeyVersion> = Vec::new();
+        let (mut next, mut below) = (from.clone(), Position::MAX);
+        loop {
+            let page = backend.versions(&next, below, to, limit).await.expect("the history is readable");
+            assert!(page.versions.len() <= limit, "a page above its limit");
+            found.extend(page.versions);
+            let Some(go_on) = page.next else { break };
+            (next, below) = go_on;
+        }
+        let order = |version: &KeyVersion| (version.encoded_key.clone(), std::cmp::Reverse(version.version));
+        assert!(
+            found.windows(2).all(|pair| order(&pair[0]) < order(&pair[1])),
+            "seed {}: versions in order",
+            self.seed
+        );
+        let inside = |key: &Slice| key >= from && (to.is_empty() || key < to);
+        let keys: BTreeSet<Slice> = found.iter().map(|version| version.encoded_key.clone()).collect();
+        assert!(keys.iter().all(inside), "seed {}", self.seed);
+        for key in self.model.keys().into_iter().filter(|key| inside(key)) {
+            let own = found.iter().filter(|version| version.encoded_key == key);
+            let mut own: BTreeMap<Position, Option<Slice>> =
+                own.map(|version| (version.version, version.value.clone())).collect();
+            for at in (begins.0..=self.current).map(Position) {
+                let seen = own.range(..=at).next_back().and_then(|(version, value)| Some((*version, value.clone()?)));
+                assert_eq!(seen, self.model.get(at, &key), "seed {} at {at} key {key:?} of {own:?}", self.seed);
+            }
+            // Nothing that never was: what the model does not have as a version is a delete by range.
+            own.retain(|version, value| value.is_some() && self.model.get(*version, &key).is_none());
+            assert!(own.is_empty(), "seed {} key {key:?}: {own:?}", self.seed);
+        }
     }
 
     async fn check_some(&mut self, backend: &dyn Backend) {
@@ -138,6 +193,7 @@ impl History {
         let expected: Vec<_> = self.model.live(at).into_iter().filter(|entry| inside(&entry.encoded_key)).collect();
         assert_eq!(found, expected, "seed {} at {at} from {from:?} to {to:?}", self.seed);
         assert!(is_unreadable(backend.get(Position(self.current + 1), b"a").await));
+        self.check_versions(backend, &from, &to, limit).await;
     }
 
     /// Goes on with a backend that was closed and opened: everything is there, and what is retained is
@@ -147,7 +203,7 @@ impl History {
     ///
     /// When the backend breaks the contract.
     pub async fn reopened(&self, backend: &dyn Backend) {
-        backend.retain(&self.retained.iter().copied().collect::<Vec<_>>());
+        self.maintain(backend).await;
         self.check_all(backend).await;
     }
 
@@ -158,12 +214,13 @@ impl History {
     /// When the backend breaks the contract.
     pub async fn check_all(&self, backend: &dyn Backend) {
         if self.current > 0 {
-            assert_eq!(backend.stamp().await.expect("sound"), Some(stamp(self.current)), "seed {}", self.seed);
+            assert_eq!(backend.stamp().await.expect("sound"), Some(self.stamp()), "seed {}", self.seed);
         }
         for at in self.readable() {
             let found = collect(backend, at.0, b"", b"", 100).await;
             assert_eq!(found, self.model.live(at), "seed {} at {at}", self.seed);
         }
+        self.check_versions(backend, &Slice::from(&b""[..]), &Slice::from(&b""[..]), 50).await;
     }
 
     fn key(&mut self) -> Slice {

@@ -41,19 +41,21 @@ impl Model {
         })
     }
 
+    /// Every key that ever had a value.
+    pub(super) fn keys(&self) -> BTreeSet<Slice> {
+        let puts = self.changes.iter().filter_map(|change| match change {
+            Change::Put { key, .. } => Some(key.clone()),
+            _ => None,
+        });
+        puts.collect()
+    }
+
     /// Everything that lives at a position.
     pub fn live(&self, at: Position) -> Vec<Entry> {
-        let keys: BTreeSet<&Slice> = self
-            .changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Put { key, .. } => Some(key),
-                _ => None,
-            })
-            .collect();
-        keys.into_iter()
+        self.keys()
+            .into_iter()
             .filter_map(|key| {
-                self.get(at, key).map(|(version, value)| Entry { encoded_key: key.clone(), version, value })
+                self.get(at, &key).map(|(version, value)| Entry { encoded_key: key.clone(), version, value })
             })
             .collect()
     }

@@ -1,6 +1,6 @@
 //! Versions and the positions that stay readable.
 
-use super::fixture::{clear, collect, delete, get, is_unreadable, keys, positions, put, write};
+use super::fixture::{clear, collect, delete, get, is_unreadable, keys, maintain, put, write};
 use crate::backends::Backend;
 use crate::types::Position;
 
@@ -33,7 +33,7 @@ pub async fn versions(backend: &dyn Backend) {
     write(backend, 12, &[5], vec![put("a", 12, "a12")]).await;
     assert!(is_unreadable(backend.get(Position(9), b"a").await));
     assert!(is_unreadable(backend.get(Position(5), b"a").await));
-    backend.retain(&positions(&[2, 9, 12]));
+    maintain(backend, &[2, 9, 12]).await;
     assert!(is_unreadable(backend.get(Position(9), b"a").await));
     assert!(is_unreadable(backend.scan(Position(4), b"", b"", 1).await));
     assert_eq!(get(backend, 2, "a").await, Some((2, b"a2"[..].into())));
@@ -44,7 +44,7 @@ pub async fn versions(backend: &dyn Backend) {
     assert_eq!(get(backend, 13, "a").await, None);
     let versions: Vec<u64> = collect(backend, 13, b"", b"", 1).await.iter().map(|entry| entry.version.0).collect();
     assert_eq!(versions, [7, 6]);
-    backend.retain(&[]);
+    maintain(backend, &[]).await;
     assert!(is_unreadable(backend.get(Position(12), b"a").await));
     assert_eq!(keys(backend, 13).await, ["b", "c"]);
 }

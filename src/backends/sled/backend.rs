@@ -19,7 +19,7 @@ use crate::backends::checked::CheckedChanges;
 use crate::backends::readable::Readable;
 use crate::backends::{Backend, BackendError, BackendFuture, Change, Changes, Usage};
 use crate::env::{Env, FileExt as _, OpenMode};
-use crate::types::{Page, Position, Slice, Stamp};
+use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 const DAMAGED: &str = "DAMAGED";
 const GENERATION_PREFIX: &str = "gen-";
@@ -65,8 +65,53 @@ struct State {
     damage: Option<BackendError>,
     stamp: Option<Stamp>,
     readable: Readable,
-    /// Oldest first.
-    generations: Arc<[Arc<Generation>]>,
+    held: Held,
+}
+
+/// The generations of a base.
+#[derive(Clone, Default)]
+struct Held {
+    /// What is current, oldest first: one version of a key in each, and deletes.
+    current: Arc<[Arc<Generation>]>,
+    /// What was superseded and some position may still see, in no order.
+    past: Arc<[Arc<Generation>]>,
+    /// The beginning of the history when all of `past` was last merged into one.
+    swept: Position,
+}
+
+/// What a publication changes: generations taken out, and one put in.
+#[derive(Default)]
+struct Replace {
+    replaced: Vec<Arc<Generation>>,
+    added: Option<Arc<Generation>>,
+}
+
+impl Replace {
+    /// In the place of the first one that goes; at the end when none does.
+    fn apply(&self, generations: &[Arc<Generation>]) -> Vec<Arc<Generation>> {
+        let is_replaced = |own: &Arc<Generation>| self.replaced.iter().any(|replaced| Arc::ptr_eq(own, replaced));
+        let start = generations.iter().position(is_replaced).unwrap_or(generations.len());
+        let (before, after) = generations.split_at(start);
+        let after = after.iter().filter(|own| !is_replaced(own));
+        before.iter().chain(&self.added).chain(after).cloned().collect()
+    }
+}
+
+impl Held {
+    fn iter(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.current.iter().chain(self.past.iter())
+    }
+
+    /// All of them, as a read in the past needs them: what is newest is found first.
+    fn all(&self) -> Vec<Arc<Generation>> {
+        self.current.iter().rev().chain(self.past.iter()).cloned().collect()
+    }
+}
+
+/// A merge to do.
+enum Work {
+    Current { inputs: Vec<Arc<Generation>>, lowest: bool },
+    Past { inputs: Vec<Arc<Generation>>, all: bool },
 }
 
 impl SledBackend {
@@ -104,17 +149,14 @@ impl SledBackend {
         }
         let Some(record) = Record::load(&*self.env.fs, &self.dir)? else { return Ok(()) };
         self.next_id = AtomicU64::new(record.next_id);
-        let total = record.generations.iter().map(|generation| generation.raw_bytes).sum();
-        let mut generations = Vec::new();
-        for generation in record.generations {
-            generations.push(Arc::new(self.open_generation(generation, total)?));
-        }
-        *self.state.get_mut() = State {
-            damage: None,
-            readable: Readable::new(record.stamp.position, record.retained),
-            stamp: Some(record.stamp),
-            generations: generations.into(),
+        let total = record.generations.iter().chain(&record.past).map(|generation| generation.raw_bytes).sum();
+        let open = |generations: Vec<GenerationRecord>| {
+            let open = |generation| self.open_generation(generation, total).map(Arc::new);
+            generations.into_iter().map(open).collect::<Result<Arc<[_]>, _>>()
         };
+        let held = Held { current: open(record.generations)?, past: open(record.past)?, swept: record.swept };
+        let readable = Readable::new(&record.stamp, record.retained);
+        *self.state.get_mut() = State { damage: None, readable, stamp: Some(record.stamp), held };
         Ok(())
     }
 
@@ -126,7 +168,7 @@ impl SledBackend {
 
     /// Removes directories of generations that nobody holds, and a staged record.
     fn remove_unnamed(&self) -> Result<(), BackendError> {
-        let held: Vec<PathBuf> = self.state.read().generations.iter().map(|held| self.dir_of(held)).collect();
+        let held: Vec<PathBuf> = self.state.read().held.iter().map(|held| self.dir_of(held)).collect();
         self.remove_generations_except(&held)?;
         let staged = self.dir.join(RECORD_TMP);
         match self.env.fs.exists(&staged).map_err(from_io(&staged))? {
@@ -153,15 +195,16 @@ impl SledBackend {
         self.state.read().damage.clone().map_or(Ok(()), Err)
     }
 
-    /// The generations to read a position from.
-    fn readable_at(&self, at: Position) -> Result<Arc<[Arc<Generation>]>, BackendError> {
+    /// The generations to read from, and whether `at` is the current position, for which the current ones are enough.
+    /// No position: the history.
+    fn readable_at(&self, at: Option<Position>) -> Result<(Held, bool), BackendError> {
         let state = self.state.read();
         match &state.damage {
             // Met while reading: other blocks are checked one by one.
             Some(damage) if state.stamp.is_none() => return Err(damage.clone()),
-            _ => state.readable.check(at)?,
+            _ => at.map_or_else(|| state.readable.check_history(), |at| state.readable.check(at))?,
         }
-        Ok(state.generations.clone())
+        Ok((state.held.clone(), at == state.stamp.as_ref().map(|stamp| stamp.position)))
     }
 
     fn new_writer(&self) -> Result<GenerationWriter, BackendError> {
@@ -171,12 +214,10 @@ impl SledBackend {
         GenerationWriter::create(&self.env.fs, &self.dir, id, u64::from_le_bytes(tag))
     }
 
-    fn finish(&self, writer: GenerationWriter) -> Result<Option<Arc<Generation>>, BackendError> {
-        if writer.is_empty() {
-            return Ok(None);
-        }
+    fn finish(&self, output: merge::Output<'_>) -> Result<Option<Arc<Generation>>, BackendError> {
+        let Some(writer) = output.into_writer() else { return Ok(None) };
         let record = writer.finish()?;
-        let held: u64 = self.state.read().generations.iter().map(|generation| generation.record.raw_bytes).sum();
+        let held: u64 = self.state.read().held.iter().map(|generation| generation.record.raw_bytes).sum();
         let (dir, total) = (generation_dir(&self.dir, record.id), held + record.raw_bytes);
         let opened = self.open_generation(record, total);
         if opened.is_err() {
@@ -190,54 +231,66 @@ impl SledBackend {
         self.sound()?;
         let former = self.state.read().stamp.clone();
         let changes = CheckedChanges::new(former.as_ref(), stamp, keep, changes)?;
-        let mut writer = None;
+        let (mut current, mut past) = (self.output(), self.output());
+        let mut last = None;
         for change in changes {
-            let change = change?;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                none => none.insert(self.new_writer()?),
+            let row = match change? {
+                Change::DeleteRange { prefix, version } => {
+                    current.push_range(prefix, version)?;
+                    continue;
+                }
+                Change::Put { key, version, value } => Row { key, version, value: Some(value) },
+                Change::Delete { key, version } => Row { key, version, value: None },
             };
-            match change {
-                Change::DeleteRange { prefix, version } => writer.push_range(prefix, version),
-                Change::Put { key, version, value } => writer.push(&Row { key, version, value: Some(value) })?,
-                Change::Delete { key, version } => writer.push(&Row { key, version, value: None })?,
+            // The newest version of a key comes first.
+            if last.as_ref() == Some(&row.key) {
+                past.push(&row)?;
+            } else {
+                current.push(&row)?;
+                last = Some(row.key);
             }
         }
-        let added = writer.map(|writer| self.finish(writer)).transpose()?.flatten();
-        self.publish(Some((stamp, keep)), &[], added)
+        let current = Replace { replaced: Vec::new(), added: self.finish(current)? };
+        let past = Replace { replaced: Vec::new(), added: self.finish(past)? };
+        self.publish(Some((stamp, keep)), &current, &past, None)
     }
 
-    /// Replaces adjacent generations by what was made of them, or adds one with a new stamp.
+    /// Replaces generations by what was made of them, or adds some with a new stamp. After a sweep of the whole past
+    /// `swept` says from where on the history was kept.
     fn publish(
         &self,
         written: Option<(&Stamp, &[Position])>,
-        replaced: &[Arc<Generation>],
-        added: Option<Arc<Generation>>,
+        current: &Replace,
+        past: &Replace,
+        swept: Option<Position>,
     ) -> Result<(), BackendError> {
         let _publishing = self.publishing.lock();
-        let (stamp, mut readable, generations) = {
+        let (stamp, mut readable, held) = {
             let state = self.state.read();
-            (state.stamp.clone(), state.readable.clone(), state.generations.clone())
+            (state.stamp.clone(), state.readable.clone(), state.held.clone())
         };
         let stamp = written.map(|(stamp, _)| stamp.clone()).or(stamp);
         let Some(stamp) = stamp else {
             return Err(BackendError::Invalid { detail: "cleared while it was merged".into() });
         };
         if let Some((stamp, keep)) = written {
-            readable.advance(stamp.position, keep);
+            readable.advance(stamp, keep);
         }
-        let mut generations: Vec<Arc<Generation>> = generations.to_vec();
-        let is_replaced = |own: &Arc<Generation>| replaced.iter().any(|replaced| Arc::ptr_eq(own, replaced));
-        let start = generations.iter().position(is_replaced).unwrap_or(generations.len());
-        generations.splice(start..start + replaced.len(), added.clone());
+        let (added, replaced) =
+            (current.added.iter().chain(&past.added), current.replaced.iter().chain(&past.replaced));
+        let (current, past) = (current.apply(&held.current), past.apply(&held.past));
+        let swept = swept.unwrap_or(held.swept);
+        let records = |held: &[Arc<Generation>]| held.iter().map(|generation| generation.record.clone()).collect();
         let record = Record {
             stamp: stamp.clone(),
             retained: readable.retained().collect(),
             next_id: self.next_id.load(Ordering::Relaxed),
-            generations: generations.iter().map(|generation| generation.record.clone()).collect(),
+            generations: records(&current),
+            past: records(&past),
+            swept,
         };
         if let Err(error) = record.stage(&*self.env.fs, &self.dir) {
-            added.iter().for_each(|added| added.supersede());
+            added.for_each(|added| added.supersede());
             return Err(error);
         }
         // From here on either record may be found after a crash: the new generation stays.
@@ -245,39 +298,71 @@ impl SledBackend {
         let mut state = self.state.write();
         if let Some((stamp, keep)) = written {
             // Positions may have been let go meanwhile.
-            state.readable.advance(stamp.position, keep);
+            state.readable.advance(stamp, keep);
         }
         state.stamp = Some(stamp);
-        state.generations = generations.into();
+        state.held = Held { current: current.into(), past: past.into(), swept };
         drop(state);
-        replaced.iter().for_each(|replaced| replaced.supersede());
+        replaced.for_each(|replaced| replaced.supersede());
         Ok(())
     }
 
-    fn pick(&self) -> Option<(Vec<Arc<Generation>>, bool)> {
-        let generations = self.state.read().generations.clone();
-        let bytes: Vec<u64> = generations.iter().map(|generation| generation.record.raw_bytes).collect();
-        let run = tiers::pick(&bytes)?;
-        let lowest = run.start == 0;
-        Some((generations.get(run)?.to_vec(), lowest))
+    /// What to merge next, given everything as it is.
+    fn pick(state: &State) -> Option<Work> {
+        let run = |generations: &[Arc<Generation>]| {
+            let bytes: Vec<u64> = generations.iter().map(|generation| generation.record.raw_bytes).collect();
+            tiers::pick(&bytes)
+        };
+        let Held { current, past, swept } = &state.held;
+        if let Some(run) = run(current) {
+            let lowest = run.start == 0;
+            return Some(Work::Current { inputs: current.get(run)?.to_vec(), lowest });
+        }
+        if past.is_empty() {
+            return None;
+        }
+        let begins = state.stamp.as_ref().and_then(|stamp| stamp.history);
+        if !state.readable.has_past() || begins.is_some_and(|begins| begins > *swept) {
+            return Some(Work::Past { inputs: past.to_vec(), all: true });
+        }
+        let run = run(past)?;
+        Some(Work::Past { all: run.len() == past.len(), inputs: past.get(run)?.to_vec() })
     }
 
-    fn merge_once(&self) -> Result<bool, BackendError> {
+    fn merge_once(&self, at: Position, keep: &[Position]) -> Result<bool, BackendError> {
+        self.state.write().readable.retain(at, keep);
         let _merging = self.merging.lock();
         self.sound()?;
-        let Some((inputs, lowest)) = self.pick() else { return Ok(false) };
         // Positions that become readable later are above everything that is merged.
-        let readable = self.state.read().readable.clone();
-        let mut writer = self.new_writer()?;
-        merge::merge(&inputs, lowest, &readable, &mut writer)?;
-        let output = self.finish(writer)?;
-        tracing::debug!(
-            generations = inputs.len(),
-            rows = output.as_ref().map_or(0, |output| output.record.rows),
-            "base generations merged"
-        );
-        self.publish(None, &inputs, output)?;
-        Ok(self.pick().is_some())
+        let (work, readable, held) = {
+            let state = self.state.read();
+            let Some(work) = Self::pick(&state) else { return Ok(false) };
+            (work, state.readable.clone(), state.held.clone())
+        };
+        let (mut current, mut past) = (self.output(), self.output());
+        match work {
+            Work::Current { inputs, lowest } => {
+                merge::merge_current(&inputs, lowest, &readable, &mut current, &mut past)?;
+                let current = Replace { added: self.finish(current)?, replaced: inputs };
+                let past = Replace { added: self.finish(past)?, replaced: Vec::new() };
+                self.publish(None, &current, &past, None)?;
+            }
+            Work::Past { inputs, all } => {
+                // With nothing readable in the past there is nothing to keep.
+                if readable.has_past() {
+                    merge::merge_past(&inputs, all, &held.current, &readable, &mut past)?;
+                }
+                let past = Replace { added: self.finish(past)?, replaced: inputs };
+                let swept = all.then(|| readable.oldest());
+                self.publish(None, &Replace::default(), &past, swept)?;
+            }
+        }
+        tracing::debug!("base generations merged");
+        Ok(Self::pick(&self.state.read()).is_some())
+    }
+
+    fn output(&self) -> merge::Output<'_> {
+        merge::Output::new(|| self.new_writer())
     }
 
     fn clear_now(&self) -> Result<(), BackendError> {
@@ -291,9 +376,9 @@ impl SledBackend {
             self.env.fs.sync_dir(&self.dir).map_err(from_io(&self.dir))?;
         }
         let former = std::mem::take(&mut *self.state.write());
-        former.generations.iter().for_each(|generation| generation.supersede());
+        former.held.iter().for_each(|generation| generation.supersede());
         // A reader may still hold some; those remove themselves.
-        let held: Vec<_> = former.generations.iter().map(|own| (Arc::downgrade(own), self.dir_of(own))).collect();
+        let held: Vec<_> = former.held.iter().map(|own| (Arc::downgrade(own), self.dir_of(own))).collect();
         drop(former);
         let held: Vec<PathBuf> =
             held.into_iter().filter(|(own, _)| own.strong_count() > 0).map(|(_, dir)| dir).collect();
@@ -346,24 +431,39 @@ impl Backend for SledBackend {
 
     fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
         Box::pin(async move {
-            let generations = self.readable_at(at)?;
-            self.watch(read::get(&generations, at, key))
+            let found = match self.readable_at(Some(at))? {
+                (held, true) => read::get(&held.current, at, key),
+                (held, false) => read::get_past(&held.all(), at, key),
+            };
+            self.watch(found)
         })
     }
 
     fn scan<'a>(&'a self, at: Position, from: &'a [u8], to: &'a [u8], limit: usize) -> BackendFuture<'a, Page> {
         Box::pin(async move {
-            let generations = self.readable_at(at)?;
-            self.watch(read::page(&generations, at, from, to, limit.max(1)))
+            let page = match self.readable_at(Some(at))? {
+                (held, true) => read::page(&held.current, at, from, to, limit.max(1)),
+                (held, false) => read::page(&held.all(), at, from, to, limit.max(1)),
+            };
+            self.watch(page)
         })
     }
 
-    fn retain(&self, positions: &[Position]) {
-        self.state.write().readable.retain(positions);
+    fn versions<'a>(
+        &'a self,
+        from: &'a [u8],
+        below: Position,
+        to: &'a [u8],
+        limit: usize,
+    ) -> BackendFuture<'a, VersionPage> {
+        Box::pin(async move {
+            let (held, _) = self.readable_at(None)?;
+            self.watch(read::versions(&held.all(), from, below, to, limit.max(1)))
+        })
     }
 
-    fn maintain(&self) -> BackendFuture<'_, bool> {
-        Box::pin(async { self.watch(self.merge_once()) })
+    fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
+        Box::pin(async move { self.watch(self.merge_once(at, keep)) })
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {
@@ -372,8 +472,8 @@ impl Backend for SledBackend {
 
     fn usage(&self) -> Usage {
         let state = self.state.read();
-        let disk_bytes = state.generations.iter().map(|generation| generation.record.disk_bytes).sum::<u64>();
-        let index_bytes = state.generations.iter().map(|generation| generation.memory_bytes()).sum::<u64>();
+        let disk_bytes = state.held.iter().map(|generation| generation.record.disk_bytes).sum::<u64>();
+        let index_bytes = state.held.iter().map(|generation| generation.memory_bytes()).sum::<u64>();
         Usage { disk_bytes, memory_bytes: index_bytes + disk_bytes.min(self.settings.cache_bytes) }
     }
 }

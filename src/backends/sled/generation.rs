@@ -23,6 +23,8 @@ use crate::backends::BackendError;
 use crate::env::Fs;
 use crate::types::{Position, Slice};
 
+/// Rows looked at one by one before a search is tried.
+const STEPS_BEFORE_SEARCH: usize = 32;
 /// A thread keeps a buffer of at most this many bytes for point reads.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
@@ -107,6 +109,7 @@ impl Generation {
     pub(super) fn get(&self, key: &[u8], at: Position) -> Result<Option<(Position, Option<Slice>)>, BackendError> {
         let hash = filter::hash(key);
         let mut index = self.index.fences.seek(key);
+        index = self.index.fences.seek_version(index, key, at);
         while !self.index.fences.begins_above(index, key) {
             if !self.index.fences.may_hold(index, hash) {
                 index += 1;
@@ -245,6 +248,55 @@ impl Cursor {
         self.read_at(end)
     }
 
+    /// Goes to the first row above all of this key; it stands at one of them, or above already.
+    pub(super) fn pass(&mut self, key: &[u8]) -> Result<(), BackendError> {
+        for _ in 0..STEPS_BEFORE_SEARCH {
+            if self.key() != Some(key) {
+                return Ok(());
+            }
+            self.advance()?;
+        }
+        if self.key() == Some(key) {
+            *self = Cursor::seek(self.generation.clone(), &[key, &[0]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Goes on to the first row, of whatever key, whose version is not above `at`.
+    pub(super) fn settle(&mut self, at: Position) -> Result<(), BackendError> {
+        let mut steps = 0;
+        while self.head.as_ref().is_some_and(|head| head.version > at) {
+            steps += 1;
+            self.step_down(steps, at)?;
+        }
+        Ok(())
+    }
+
+    /// Goes past the versions of this key that are not below `below`; it stands at one of the key, or above already.
+    pub(super) fn pass_versions(&mut self, key: &[u8], below: Position) -> Result<(), BackendError> {
+        let mut steps = 0;
+        while self.key() == Some(key) && self.head.as_ref().is_some_and(|head| head.version >= below) {
+            steps += 1;
+            self.step_down(steps, below.previous())?;
+        }
+        Ok(())
+    }
+
+    /// One row on; from time to time a look whether whole blocks of newer versions of the key can be left out.
+    fn step_down(&mut self, steps: usize, at: Position) -> Result<(), BackendError> {
+        if steps.is_multiple_of(STEPS_BEFORE_SEARCH)
+            && let Some(key) = self.key()
+        {
+            let fences = &self.generation.index.fences;
+            let block = fences.seek_version(fences.seek(key), key, at);
+            if block >= self.next_block {
+                self.next_block = block;
+                return self.read_at(usize::MAX);
+            }
+        }
+        self.advance()
+    }
+
     /// Rows that it went past.
     pub(super) fn passed(&self) -> u64 {
         self.passed
@@ -279,6 +331,7 @@ pub(super) struct GenerationWriter {
     hashes: Vec<u32>,
     /// The first key of the block in the making.
     first: Slice,
+    first_version: Position,
     /// The last key of the block before it.
     before: Option<Slice>,
     last: Slice,
@@ -313,16 +366,12 @@ impl GenerationWriter {
             raw: Vec::with_capacity(2 * BLOCK_BYTES),
             hashes: Vec::new(),
             first: empty.clone(),
+            first_version: Position::ZERO,
             before: None,
             last: empty,
             next_chunk: 0,
             finished: false,
         })
-    }
-
-    /// Whether nothing was put in.
-    pub(super) fn is_empty(&self) -> bool {
-        self.record.rows == 0 && self.ranges.is_empty()
     }
 
     /// Puts in a range delete, by ascending version.
@@ -339,7 +388,7 @@ impl GenerationWriter {
             self.close_block()?;
         }
         if self.raw.is_empty() {
-            self.first = row.key.clone();
+            (self.first, self.first_version) = (row.key.clone(), row.version);
         }
         block::push_row(&mut self.raw, row);
         self.hashes.push(filter::hash(&row.key));
@@ -377,9 +426,9 @@ impl GenerationWriter {
         let checksum = block::checksum(self.record.tag, chunk, &encoded);
         let at = BlockAt { chunk, encoded_len: encoded.len() as u32, checksum };
         let (key, continues) = match &self.before {
-            None => (&b""[..], false),
-            Some(before) if *before == self.first => (&self.first[..], true),
-            Some(before) => (separator(before, &self.first), false),
+            None => (&b""[..], None),
+            Some(before) if *before == self.first => (&self.first[..], Some(self.first_version)),
+            Some(before) => (separator(before, &self.first), None),
         };
         self.fences.push(at, key, continues, &filter::build(&self.hashes));
         self.before = Some(self.last.clone());

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!   index    fence count u32 | fences | range count u32 | ranges
-//!   fence    chunk u32 | encoded length u32 | checksum u32 | flags u8 (1: continues)
+//!   fence    chunk u32 | encoded length u32 | checksum u32 | flags u8 (1: continues) | version u64 if it continues
 //!            | key length u16 | key | filter length u16 | filter
 //!   range    version u64 | prefix length u16 | prefix
 //! ```
 //!
 //! A fence's key is the shortest that is above every key of the block before and not above the first
-//! of its own. A block `continues` when its first row has the key of the last row before it.
+//! of its own. A block `continues` when its first row has the key of the last row before it; its fence then has that
+//! row's version, so that one of very many versions of a key is found by search.
 
 use super::bytes::{take, take_bytes, take_u16, take_u32, take_u64};
 use super::filter;
@@ -33,7 +34,8 @@ struct Fence {
     key_start: usize,
     key_len: u16,
     filter_len: u16,
-    continues: bool,
+    /// The version of the first row, when it has the key of the row before.
+    continues: Option<Position>,
 }
 
 /// The blocks of a generation in key order. Keys and filters lie in one buffer: a fence costs 32 bytes
@@ -55,7 +57,7 @@ pub(super) struct Index {
 const CONTINUES: u8 = 1;
 
 impl Fences {
-    pub(super) fn push(&mut self, block: BlockAt, key: &[u8], continues: bool, filter: &[u8]) {
+    pub(super) fn push(&mut self, block: BlockAt, key: &[u8], continues: Option<Position>, filter: &[u8]) {
         // Keys are checked to fit two bytes when they are written; a block's filter is far shorter.
         let (key_len, filter_len) = (key.len() as u16, filter.len() as u16);
         self.fences.push(Fence { block, key_start: self.bytes.len(), key_len, filter_len, continues });
@@ -78,11 +80,20 @@ impl Fences {
 
     /// The first block that may hold `key`; without one, the first that may hold anything above.
     pub(super) fn seek(&self, key: &[u8]) -> usize {
-        let mut index = self.fences.partition_point(|fence| self.key(fence) <= key).saturating_sub(1);
-        while self.fences.get(index).is_some_and(|fence| fence.continues && self.key(fence) == key) && index > 0 {
-            index -= 1;
+        let first = self.fences.partition_point(|fence| self.key(fence) < key);
+        match self.fences.get(first).filter(|fence| self.key(fence) == key) {
+            // Nothing before it holds the key, unless it goes on with one that began there.
+            Some(fence) if fence.continues.is_none() => first,
+            _ => first.saturating_sub(1),
         }
-        index
+    }
+
+    /// The last block at or behind `from`, the result of [`Fences::seek`], that may hold a version above `at` of the key;
+    /// the rows not above it follow there or in the next. Without very many versions that is `from`.
+    pub(super) fn seek_version(&self, from: usize, key: &[u8], at: Position) -> usize {
+        let behind = self.fences.get(from + 1..).unwrap_or_default();
+        let newer = |fence: &Fence| fence.continues.is_some_and(|version| version > at) && self.key(fence) == key;
+        from + behind.partition_point(newer)
     }
 
     /// Whether the block at `index` may hold a key with that hash.
@@ -113,7 +124,8 @@ impl Index {
             for number in [fence.block.chunk, fence.block.encoded_len, fence.block.checksum] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
-            bytes.push(if fence.continues { CONTINUES } else { 0 });
+            bytes.push(if fence.continues.is_some() { CONTINUES } else { 0 });
+            fence.continues.iter().for_each(|version| bytes.extend_from_slice(&version.0.to_le_bytes()));
             bytes.extend_from_slice(&fence.key_len.to_le_bytes());
             bytes.extend_from_slice(self.fences.key(fence));
             bytes.extend_from_slice(&fence.filter_len.to_le_bytes());
@@ -134,12 +146,13 @@ impl Index {
         let mut fences = Fences::default();
         for _ in 0..take_u32(bytes)? {
             let block = BlockAt { chunk: take_u32(bytes)?, encoded_len: take_u32(bytes)?, checksum: take_u32(bytes)? };
-            let [flags] = take(bytes)?;
+            let continues = match take(bytes)? {
+                [0] => None,
+                [CONTINUES] => Some(Position(take_u64(bytes)?)),
+                _ => return None,
+            };
             let (key, filter) = (short(bytes)?, short(bytes)?);
-            if flags & !CONTINUES != 0 {
-                return None;
-            }
-            fences.push(block, key, flags == CONTINUES, filter);
+            fences.push(block, key, continues, filter);
         }
         let mut ranges = Vec::new();
         for _ in 0..take_u32(bytes)? {
@@ -174,13 +187,13 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut fences = Fences::default();
-        fences.push(block(0), b"", false, b"");
-        fences.push(block(3), b"ab", true, b"\x07\x08");
+        fences.push(block(0), b"", None, b"");
+        fences.push(block(3), b"ab", Some(Position(5)), b"\x07\x08");
         let index = Index { fences, ranges: Ranges::new(vec![(b"p"[..].into(), Position(9))]) };
         let expected = [
             &b"\x02\0\0\0"[..],
             b"\0\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\0\0\0\0\0",
-            b"\x03\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\x01\x02\0ab\x02\0\x07\x08",
+            b"\x03\0\0\0\x02\x01\0\0\xef\xbe\xad\xde\x01\x05\0\0\0\0\0\0\0\x02\0ab\x02\0\x07\x08",
             b"\x01\0\0\0\x09\0\0\0\0\0\0\0\x01\0p",
         ]
         .concat();
@@ -196,14 +209,19 @@ mod tests {
     fn seeks_go_back_over_blocks_that_continue() {
         let mut fences = Fences::default();
         for (chunk, (key, continues)) in
-            [("", false), ("b", false), ("d", true), ("d", true), ("e", false)].into_iter().enumerate()
+            [("", None), ("b", None), ("d", Some(90)), ("d", Some(50)), ("e", None)].into_iter().enumerate()
         {
-            fences.push(block(chunk as u32), key.as_bytes(), continues, b"");
+            fences.push(block(chunk as u32), key.as_bytes(), continues.map(Position), b"");
         }
         for (key, index) in [("", 0), ("a", 0), ("b", 1), ("c", 1), ("d", 1), ("da", 3), ("e", 4), ("z", 4)] {
             assert_eq!(fences.seek(key.as_bytes()), index, "{key}");
         }
         assert_eq!(Fences::default().seek(b"a"), 0);
+        for (at, index) in [(99, 1), (90, 1), (89, 2), (50, 2), (49, 3), (0, 3)] {
+            assert_eq!(fences.seek_version(1, b"d", Position(at)), index, "{at}");
+        }
+        assert_eq!(fences.seek_version(1, b"c", Position(0)), 1);
+        assert_eq!(fences.seek_version(4, b"e", Position(0)), 4);
     }
 
     proptest! {

@@ -1,13 +1,14 @@
 //! Reads over several generations: the newest answer wins.
 //!
-//! Generations are given oldest first; their ranges of versions do not meet, so an entry or a range
-//! delete in one is newer than everything in those before it.
+//! Current generations are given oldest first; their ranges of versions do not meet, so an entry or a range
+//! delete in one is newer than everything in those before it. Of what was superseded any generation may hold what a
+//! position in the past sees, so there the newest of all is looked for.
 
 use std::sync::Arc;
 
 use super::generation::{Cursor, Generation};
 use crate::backends::BackendError;
-use crate::types::{Entry, Page, Position, Slice};
+use crate::types::{Entry, KeyVersion, Page, Position, Slice, VersionPage};
 
 /// Bytes after which a page ends.
 const PAGE_BYTES: usize = 1 << 20;
@@ -33,6 +34,28 @@ pub(super) fn get(
     Ok(None)
 }
 
+/// The entry of a key at a position in the past.
+pub(super) fn get_past(
+    generations: &[Arc<Generation>],
+    at: Position,
+    key: &[u8],
+) -> Result<Option<(Position, Slice)>, BackendError> {
+    let mut newest: Option<(Position, Option<Slice>)> = None;
+    let mut hidden = None;
+    for generation in generations.iter().filter(|generation| generation.record.oldest <= at) {
+        hidden = hidden.max(generation.ranges().newest(key, at));
+        let beaten = newest.as_ref().is_some_and(|(version, _)| *version >= generation.record.newest);
+        if !beaten
+            && let Some((version, value)) = generation.get(key, at)?
+            && newest.as_ref().is_none_or(|(newest, _)| version > *newest)
+        {
+            newest = Some((version, value));
+        }
+    }
+    let newest = newest.filter(|(version, _)| hidden.is_none_or(|range| range <= *version));
+    Ok(newest.and_then(|(version, value)| Some((version, value?))))
+}
+
 /// A page of live entries at a position.
 pub(super) fn page(
     generations: &[Arc<Generation>],
@@ -46,10 +69,9 @@ pub(super) fn page(
         return Ok(page);
     }
     let mut cursors = Vec::new();
-    // Newest first: of equal keys the first found is the one to believe.
     for generation in generations.iter().rev().filter(|generation| generation.record.oldest <= at) {
         let mut cursor = Cursor::seek(generation.clone(), from)?;
-        settle(&mut cursor, at)?;
+        cursor.settle(at)?;
         cursors.push(cursor);
     }
     let ranged: Vec<&Generation> = generations
@@ -67,11 +89,11 @@ pub(super) fn page(
             break;
         }
         for cursor in &mut cursors {
-            while cursor.key().is_some_and(|key| *key == row.key[..]) {
+            if cursor.key().is_some_and(|key| *key == row.key[..]) {
                 passed += cursor.head().map_or(0, |head| head.end - head.key.start);
-                cursor.advance()?;
+                cursor.pass(&row.key)?;
             }
-            settle(cursor, at)?;
+            cursor.settle(at)?;
         }
         let hidden = ranged.iter().any(|generation| generation.ranges().newest(&row.key, at) > Some(row.version));
         if let Some(value) = row.value.filter(|_| !hidden) {
@@ -82,16 +104,57 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// Goes on to a row that is not above the position.
-fn settle(cursor: &mut Cursor, at: Position) -> Result<(), BackendError> {
-    while cursor.head().is_some_and(|head| head.version > at) {
-        cursor.advance()?;
+/// A page of versions: keys in order, of one key newest first, range deletes as deletes of what they hid.
+pub(super) fn versions(
+    generations: &[Arc<Generation>],
+    from: &[u8],
+    below: Position,
+    to: &[u8],
+    limit: usize,
+) -> Result<VersionPage, BackendError> {
+    let mut page = VersionPage::default();
+    if !to.is_empty() && from >= to {
+        return Ok(page);
     }
-    Ok(())
+    let mut cursors = Vec::new();
+    for generation in generations {
+        let mut cursor = Cursor::seek(generation.clone(), from)?;
+        cursor.pass_versions(from, below)?;
+        cursors.push(cursor);
+    }
+    let mut bytes = 0;
+    // The version above the next one of the same key.
+    let mut newer = (Slice::from(from), below);
+    while let Some(row) = least(&cursors).and_then(Cursor::row) {
+        if !to.is_empty() && row.key[..] >= *to {
+            break;
+        }
+        if newer.0 != row.key {
+            newer = (row.key.clone(), Position::MAX);
+        }
+        let (encoded_key, version) = (row.key, row.version);
+        let hidden = generations.iter().filter_map(|own| own.ranges().first_above(&encoded_key, version)).min();
+        let deleted = hidden.filter(|&range| row.value.is_some() && range < newer.1);
+        for (version, value) in deleted.map(|range| (range, None)).into_iter().chain([(version, row.value)]) {
+            if page.versions.len() >= limit || bytes >= PAGE_BYTES {
+                page.next = Some((encoded_key, version.next()));
+                return Ok(page);
+            }
+            bytes += encoded_key.len() + value.as_ref().map_or(0, |value| value.len());
+            page.versions.push(KeyVersion { encoded_key: encoded_key.clone(), version, value });
+        }
+        newer.1 = version;
+        for cursor in &mut cursors {
+            if cursor.key() == Some(&encoded_key[..]) && cursor.head().is_some_and(|head| head.version == version) {
+                cursor.advance()?;
+            }
+        }
+    }
+    Ok(page)
 }
 
-/// The cursor with the least key; the first of several.
+/// The cursor with the least key; of several the one with the newest version.
 pub(super) fn least(cursors: &[Cursor]) -> Option<&Cursor> {
-    let standing = cursors.iter().filter(|cursor| cursor.head().is_some());
-    standing.min_by(|a, b| a.key().cmp(&b.key()))
+    let standing = cursors.iter().filter_map(|cursor| Some((cursor, cursor.key()?, cursor.head()?.version)));
+    standing.min_by(|a, b| a.1.cmp(b.1).then(b.2.cmp(&a.2))).map(|(cursor, ..)| cursor)
 }

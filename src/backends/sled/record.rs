@@ -27,8 +27,12 @@ pub(super) struct Record {
     pub(super) retained: Vec<Position>,
     /// Above the id of every generation ever named.
     pub(super) next_id: u64,
-    /// Oldest first.
+    /// What is current, oldest first.
     pub(super) generations: Vec<GenerationRecord>,
+    /// What was superseded and somebody may still see.
+    pub(super) past: Vec<GenerationRecord>,
+    /// The beginning of the history when all of `past` was last merged into one.
+    pub(super) swept: Position,
 }
 
 /// What the record says of one generation.
@@ -69,20 +73,16 @@ impl Record {
             put_count(&mut body, projection.name.len());
             body.extend_from_slice(projection.name.as_bytes());
             body.extend_from_slice(&projection.version.to_le_bytes());
+            body.extend_from_slice(&projection.since.0.to_le_bytes());
         }
+        body.push(u8::from(self.stamp.history.is_some()));
+        body.extend_from_slice(&self.stamp.history.unwrap_or_default().0.to_le_bytes());
         put_count(&mut body, self.retained.len());
         self.retained.iter().for_each(|position| body.extend_from_slice(&position.0.to_le_bytes()));
         body.extend_from_slice(&self.next_id.to_le_bytes());
-        put_count(&mut body, self.generations.len());
-        for generation in &self.generations {
-            let GenerationRecord { id, tag, oldest, newest, rows, raw_bytes, disk_bytes, .. } = generation;
-            for number in [*id, *tag, oldest.0, newest.0, *rows, *raw_bytes, *disk_bytes] {
-                body.extend_from_slice(&number.to_le_bytes());
-            }
-            body.extend_from_slice(&generation.index_chunk.to_le_bytes());
-            body.extend_from_slice(&generation.index_len.to_le_bytes());
-            body.extend_from_slice(&generation.index_hash);
-        }
+        put_generations(&mut body, &self.generations);
+        put_generations(&mut body, &self.past);
+        body.extend_from_slice(&self.swept.0.to_le_bytes());
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -129,30 +129,22 @@ impl Record {
         for _ in 0..take_u32(body)? {
             let len = take_u32(body)? as usize;
             let name = String::from_utf8(take_bytes(body, len)?.to_vec()).ok()?;
-            projections.push(ProjectionVersion { name, version: take_u32(body)? });
+            projections.push(ProjectionVersion { name, version: take_u32(body)?, since: Position(take_u64(body)?) });
         }
+        let history = match (take(body)?, Position(take_u64(body)?)) {
+            ([0], Position::ZERO) => None,
+            ([1], from) => Some(from),
+            _ => return None,
+        };
         let mut retained = Vec::new();
         for _ in 0..take_u32(body)? {
             retained.push(Position(take_u64(body)?));
         }
         let next_id = take_u64(body)?;
-        let mut generations = Vec::new();
-        for _ in 0..take_u32(body)? {
-            generations.push(GenerationRecord {
-                id: take_u64(body)?,
-                tag: take_u64(body)?,
-                oldest: Position(take_u64(body)?),
-                newest: Position(take_u64(body)?),
-                rows: take_u64(body)?,
-                raw_bytes: take_u64(body)?,
-                disk_bytes: take_u64(body)?,
-                index_chunk: take_u32(body)?,
-                index_len: take_u64(body)?,
-                index_hash: take(body)?,
-            });
-        }
-        let stamp = Stamp { log_id, format, position, chain, projections };
-        body.is_empty().then_some(Record { stamp, retained, next_id, generations })
+        let (generations, past) = (take_generations(body)?, take_generations(body)?);
+        let swept = Position(take_u64(body)?);
+        let stamp = Stamp { log_id, format, position, chain, projections, history };
+        body.is_empty().then_some(Record { stamp, retained, next_id, generations, past, swept })
     }
 
     /// The published record; `None` when there is none.
@@ -195,6 +187,38 @@ impl Record {
     }
 }
 
+fn put_generations(body: &mut Vec<u8>, generations: &[GenerationRecord]) {
+    put_count(body, generations.len());
+    for generation in generations {
+        let GenerationRecord { id, tag, oldest, newest, rows, raw_bytes, disk_bytes, .. } = generation;
+        for number in [*id, *tag, oldest.0, newest.0, *rows, *raw_bytes, *disk_bytes] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        body.extend_from_slice(&generation.index_chunk.to_le_bytes());
+        body.extend_from_slice(&generation.index_len.to_le_bytes());
+        body.extend_from_slice(&generation.index_hash);
+    }
+}
+
+fn take_generations(body: &mut &[u8]) -> Option<Vec<GenerationRecord>> {
+    let mut generations = Vec::new();
+    for _ in 0..take_u32(body)? {
+        generations.push(GenerationRecord {
+            id: take_u64(body)?,
+            tag: take_u64(body)?,
+            oldest: Position(take_u64(body)?),
+            newest: Position(take_u64(body)?),
+            rows: take_u64(body)?,
+            raw_bytes: take_u64(body)?,
+            disk_bytes: take_u64(body)?,
+            index_chunk: take_u32(body)?,
+            index_len: take_u64(body)?,
+            index_hash: take(body)?,
+        });
+    }
+    Some(generations)
+}
+
 // Counts are far below 2^32: a record is limited to 64 MiB when it is read.
 fn put_count(bytes: &mut Vec<u8>, count: usize) {
     bytes.extend_from_slice(&(count as u32).to_le_bytes());
@@ -211,7 +235,8 @@ mod tests {
                 format: 2,
                 position: Position(0x0304),
                 chain: Hash([5; 32]),
-                projections: vec![ProjectionVersion { name: "by-email".into(), version: 6 }],
+                projections: vec![ProjectionVersion { name: "by-email".into(), version: 6, since: Position(20) }],
+                history: Some(Position(21)),
             },
             retained: vec![Position(7)],
             next_id: 10,
@@ -227,6 +252,8 @@ mod tests {
                 index_len: 18,
                 index_hash: [19; 32],
             }],
+            past: vec![],
+            swept: Position(22),
         }
     }
 
@@ -237,7 +264,8 @@ mod tests {
             b"\x02\0\0\0",
             b"\x04\x03\0\0\0\0\0\0",
             &[5; 32],
-            b"\x01\0\0\0\x08\0\0\0by-email\x06\0\0\0",
+            b"\x01\0\0\0\x08\0\0\0by-email\x06\0\0\0\x14\0\0\0\0\0\0\0",
+            b"\x01\x15\0\0\0\0\0\0\0",
             b"\x01\0\0\0\x07\0\0\0\0\0\0\0",
             b"\x0a\0\0\0\0\0\0\0",
             b"\x01\0\0\0",
@@ -245,13 +273,15 @@ mod tests {
             b"\x0e\0\0\0\0\0\0\0\x0f\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0",
             b"\x11\0\0\0\x12\0\0\0\0\0\0\0",
             &[19; 32],
+            b"\0\0\0\0",
+            b"\x16\0\0\0\0\0\0\0",
         ]
         .concat();
-        let expected = [&b"LKLGBASE\x01\0\0\0\xcc\0\0\0\0\0\0\0"[..], &body].concat();
+        let expected = [&b"LKLGBASE\x01\0\0\0\xe9\0\0\0\0\0\0\0"[..], &body].concat();
         let encoded = record().encode();
         assert_eq!(encoded[..16], expected[..16]);
         assert_eq!(encoded[20..], expected[20..]);
-        assert_eq!(encoded[16..20], 0xf3c6_0d6a_u32.to_le_bytes());
+        assert_eq!(encoded[16..20], 0x0922_f677_u32.to_le_bytes());
         assert_eq!(Record::decode(&encoded, Path::new("x")).unwrap(), record());
     }
 

@@ -25,6 +25,7 @@ fn stamp(position: u64) -> Stamp {
         position: Position(position),
         chain: Hash([position as u8; 32]),
         projections: Vec::new(),
+        history: None,
     }
 }
 
@@ -40,6 +41,11 @@ async fn write(
 ) -> Result<(), BackendError> {
     let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
     backend.write(&stamp(position), &keep, Box::new(changes.into_iter().map(Ok))).await
+}
+
+async fn maintain(backend: &SledBackend, keep: &[u64]) -> Result<bool, BackendError> {
+    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
+    backend.maintain(backend.stamp().await?.unwrap().position, &keep).await
 }
 
 /// Every entry at a position: key, version, value.
@@ -122,7 +128,7 @@ async fn many_rows_are_loaded_merged_and_found_again() {
     for version in 2..30 {
         let rows = (version..ROWS).step_by(97 * version as usize);
         write(&backend, version, &[], rows.map(|row| put(key(row), version, value(row, version)))).await.unwrap();
-        while backend.maintain().await.unwrap() {}
+        while backend.maintain(Position(version), &[]).await.unwrap() {}
         assert!(generations(dir.path()).len() < 12, "superseded directories go");
     }
     let written_last = |row: u64| (2..30).rev().find(|v| row >= *v && (row - v).is_multiple_of(97 * v)).unwrap_or(1);
@@ -157,12 +163,12 @@ fn readers_see_one_position_while_writes_and_merges_go_on() {
             let rows = (0..KEYS).map(|key| put(format!("{key:04}"), version, version.to_string()));
             write(&backend, version, &[version - 1], rows).await.unwrap();
             published.store(version, Ordering::Release);
-            backend.retain(&[Position(version - 1)]);
         }
     };
     let merger = || async {
         while published.load(Ordering::Acquire) < last {
-            backend.maintain().await.unwrap();
+            let current = published.load(Ordering::Acquire);
+            backend.maintain(Position(current), &[Position(current.saturating_sub(1))]).await.unwrap();
             std::thread::yield_now();
         }
     };

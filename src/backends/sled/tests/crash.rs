@@ -37,7 +37,7 @@ enum Work {
 async fn run(backend: &SledBackend, work: Work) -> Result<(), BackendError> {
     match work {
         Work::Write => write(backend, 5, &[2], rows(5)).await,
-        Work::Merge => backend.maintain().await.map(|_| ()),
+        Work::Merge => maintain(backend, &[2]).await.map(|_| ()),
         Work::Clear => backend.clear().await,
     }
 }
@@ -87,7 +87,7 @@ async fn after_a_failure(backend: &SledBackend, work: Work, done: bool) {
         }
         Work::Merge => {
             expect(backend, 4).await;
-            while backend.maintain().await.unwrap() {}
+            while maintain(&backend, &[2]).await.unwrap() {}
             expect(backend, 4).await;
         }
         Work::Clear => backend.clear().await.unwrap(),
@@ -111,7 +111,7 @@ async fn after_reopening(backend: &SledBackend, work: Work, done: bool, repeated
         expect(backend, 2).await;
     }
     write(backend, 9, &[], rows(9)).await.unwrap();
-    while backend.maintain().await.unwrap() {}
+    while maintain(&backend, &[2]).await.unwrap() {}
     expect(backend, 9).await;
 }
 

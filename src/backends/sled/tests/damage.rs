@@ -85,7 +85,7 @@ async fn examine(dir: &Path, expected: &[(u64, Rows)], what: &str) -> bool {
         Err(error) => {
             assert!(is_corrupt(&error), "{what}: {error}");
             assert!(dump(&backend, 3).await.is_err() && dump(&backend, 0).await.is_err(), "{what}");
-            assert!(write(&backend, 9, &[], []).await.is_err() && backend.maintain().await.is_err(), "{what}");
+            assert!(write(&backend, 9, &[], []).await.is_err() && maintain(&backend, &[]).await.is_err(), "{what}");
             noticed = true;
         }
     }
