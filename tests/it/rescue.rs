@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cli::{Shell, lines};
@@ -14,9 +16,12 @@ const OTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ot
 
 fn filled() -> Shell {
     let shell = Shell::with_store();
-    for number in 0..10 {
-        shell.ok(&["set", "p", &format!("k{number}"), &format!("value-{number}")]);
-    }
+    let set = |number: u32| {
+        let value = STANDARD.encode(format!("value-{number}"));
+        json!({"ops": [{"op": "set", "partition": "p", "key": format!("k{number}"), "value": value}]}).to_string()
+    };
+    let input: Vec<String> = (0..10).map(set).collect();
+    assert!(shell.run_with(&["apply", "-"], input.join("\n").as_bytes()).status.success());
     shell
 }
 
@@ -119,7 +124,11 @@ fn a_dump_repairs_too_and_even_a_lost_manifest() {
     damage(&segment(&shell), b"value-3");
     assert_eq!(answer(&shell, &["repair", "--from", &path("cut"), "--yes"], 0)["done"], true);
     assert_eq!(shell.ok(&["--json", "log"]), log);
-    shell.fails(&["--store", filled().path("store").to_str().unwrap(), "repair", "--from", &path("full")], 3, "not_found");
+    shell.fails(
+        &["--store", filled().path("store").to_str().unwrap(), "repair", "--from", &path("full")],
+        3,
+        "not_found",
+    );
 }
 
 #[test]
