@@ -307,6 +307,40 @@ fn a_copy_gone_its_own_way_proves_nothing() {
 }
 
 #[test]
+fn at_the_very_end_a_stamp_demands_what_no_mark_does_any_more() {
+    let mut machine = Machine::new(6);
+    let log = machine.create().unwrap();
+    machine.append(&log, &[200; 5]).unwrap();
+    log.close().unwrap();
+    drop(log);
+    machine.copy_to(Path::new(COPY));
+    let log = machine.open().unwrap();
+    machine.append(&log, &[200]).unwrap();
+    let head = log.head();
+    log.close().unwrap();
+    drop(log);
+    let lock = DirLock::take(&machine.world.env(), Path::new("/LOCK")).unwrap();
+    let other = FileLog::open(machine.world.env(), lock, Path::new(COPY), small(), None).unwrap();
+    other.append(Position(5), &[draft(9, &[7; 200])]).unwrap();
+    other.close().unwrap();
+    // The last frame is gone, and the mark behind it.
+    machine.spoil(&segment(1), |content| {
+        let last = offsets(content)[5];
+        content[last..].fill(0);
+    });
+    let prove = |demands: &[(Position, Hash)]| {
+        let found = survey(&machine.world.env(), &Machine::dir(), None, None, &mut |_| {}).unwrap();
+        found.prove(&mut machine.source(), demands, &mut |_| Ok(())).unwrap()
+    };
+    let undemanded = prove(&[]);
+    assert!(undemanded.left().is_empty());
+    assert!(undemanded.steps()[0].contains("nothing is left that could contradict it"), "{:?}", undemanded.steps());
+    let refused = prove(&[(head.position, head.chain)]);
+    assert_eq!((refused.left().len(), refused.steps().len()), (1, 0), "{:?}", refused.steps());
+    assert!(refused.left()[0].detail.contains("another transaction 6"), "{}", refused.left()[0]);
+}
+
+#[test]
 fn fault_04_08_a_crash_at_every_change_leaves_the_damaged_or_the_whole_segment() {
     let machine = built();
     machine.hit(1);
