@@ -277,3 +277,21 @@ fn keys_and_lines_are_those_of_openssl() {
     let checked = openssl(&[&args[..], &files].concat());
     assert!(String::from_utf8_lossy(&checked.stdout).contains("Signature Verified Successfully"), "{checked:?}");
 }
+
+#[test]
+fn stats_show_what_the_scrub_found() {
+    let shell = filled();
+    let scrub = shell.json(&["stats"]).remove(0)["scrub"].clone();
+    assert_eq!((&scrub["passes"], &scrub["ended"], &scrub["damage"]), (&json!(0), &Value::Null, &json!([])));
+    // As the process that runs the scrub leaves it.
+    let report = json!({"passes": 2, "began": 1_000_000, "ended": 2_000_000, "bytes": 10, "bytes_total": 10, "damage": [
+        {"file": "x.seg", "pass": 1, "offset": 4096, "positions": [3, 4], "detail": "wrong checksum", "found": 1_500_000},
+    ]});
+    fs::write(shell.path("store/scrub.json"), report.to_string()).unwrap();
+    let scrub = shell.json(&["stats"]).remove(0)["scrub"].clone();
+    assert_eq!((&scrub["passes"], &scrub["running"]), (&json!(2), &json!(false)));
+    assert_eq!(scrub["ended"], "1970-01-01T00:00:02.000000Z");
+    assert_eq!(scrub["damage"][0]["positions"], json!([3, 4]));
+    let text = String::from_utf8(shell.ok(&["stats"])).unwrap();
+    assert!(text.contains("damaged: x.seg at 4096 positions 3..=4 wrong checksum"), "{text}");
+}
