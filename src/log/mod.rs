@@ -129,11 +129,6 @@ pub trait Log: Debug + Send + Sync {
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    fn head_at(&self, position: Position) -> Result<Head, LogError>;
-
     /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
     /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing
@@ -153,6 +148,11 @@ pub trait Log: Debug + Send + Sync {
 
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
+
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    fn head_at(&self, position: Position) -> Result<Head, LogError>;
 
     /// The last synced transaction whose recorded time is not after `time`, or the floor.
     ///

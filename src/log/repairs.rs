@@ -274,32 +274,70 @@ fn a_partial_copy_gives_what_it_has_and_the_rest_is_named() {
 
 #[test]
 fn a_copy_gone_its_own_way_proves_nothing() {
-    let mut machine = Machine::new(5);
+    for shared in 3..=5_usize {
+        let mut machine = Machine::new(5);
+        let log = machine.create().unwrap();
+        machine.append(&log, &vec![200; shared]).unwrap();
+        log.close().unwrap();
+        drop(log);
+        machine.copy_to(Path::new(COPY));
+        let log = machine.open().unwrap();
+        machine.append(&log, &vec![200; 6 - shared]).unwrap();
+        log.close().unwrap();
+        drop(log);
+        // The copy goes on by itself, with frames that would fit.
+        let lock = DirLock::take(&machine.world.env(), Path::new("/LOCK")).unwrap();
+        let other = FileLog::open(machine.world.env(), lock, Path::new(COPY), small(), None).unwrap();
+        for position in shared..6 {
+            other.append(Position(position as u64), &[draft(9, &[position as u8; 200])]).unwrap();
+        }
+        other.close().unwrap();
+        let content = machine.world.fs.content(&segment(1)).unwrap();
+        for (index, &offset) in offsets(&content).iter().enumerate() {
+            let after = machine.fork(0);
+            after.spoil(&segment(1), |content| content[offset + 100] ^= 1);
+            let before = after.world.fs.content(&segment(1)).unwrap();
+            let repair = after.repair().unwrap();
+            assert_eq!(repair.left().is_empty(), index < shared, "{shared} {index}: {:?}", repair.left());
+            if index >= shared {
+                assert_eq!(after.world.fs.content(&segment(1)).unwrap(), before, "nothing was touched");
+            }
+        }
+    }
+}
+
+#[test]
+fn at_the_very_end_a_stamp_demands_what_no_mark_does_any_more() {
+    let mut machine = Machine::new(6);
     let log = machine.create().unwrap();
-    machine.append(&log, &[100, 100, 100]).unwrap();
+    machine.append(&log, &[200; 5]).unwrap();
     log.close().unwrap();
     drop(log);
     machine.copy_to(Path::new(COPY));
     let log = machine.open().unwrap();
-    machine.append(&log, &[200, 200, 200]).unwrap();
+    machine.append(&log, &[200]).unwrap();
+    let head = log.head();
     log.close().unwrap();
     drop(log);
-    // The copy goes on by itself.
     let lock = DirLock::take(&machine.world.env(), Path::new("/LOCK")).unwrap();
     let other = FileLog::open(machine.world.env(), lock, Path::new(COPY), small(), None).unwrap();
-    other.append(Position(3), &[draft(1, b"another"), draft(1, b"story"), draft(1, b"told")]).unwrap();
+    other.append(Position(5), &[draft(9, &[7; 200])]).unwrap();
     other.close().unwrap();
-    let content = machine.world.fs.content(&segment(1)).unwrap();
-    for (index, &offset) in offsets(&content).iter().enumerate() {
-        let after = machine.fork(0);
-        after.spoil(&segment(1), |content| content[offset + 100] ^= 1);
-        let before = after.world.fs.content(&segment(1)).unwrap();
-        let repair = after.repair().unwrap();
-        assert_eq!(repair.left().is_empty(), index < 3, "{index}: {:?}", repair.left());
-        if index >= 3 {
-            assert_eq!(after.world.fs.content(&segment(1)).unwrap(), before, "nothing was touched");
-        }
-    }
+    // The last frame is gone, and the mark behind it.
+    machine.spoil(&segment(1), |content| {
+        let last = offsets(content)[5];
+        content[last..].fill(0);
+    });
+    let prove = |demands: &[(Position, Hash)]| {
+        let found = survey(&machine.world.env(), &Machine::dir(), None, None, &mut |_| {}).unwrap();
+        found.prove(&mut machine.source(), demands, &mut |_| Ok(())).unwrap()
+    };
+    let undemanded = prove(&[]);
+    assert!(undemanded.left().is_empty());
+    assert!(undemanded.steps()[0].contains("nothing is left that could contradict it"), "{:?}", undemanded.steps());
+    let refused = prove(&[(head.position, head.chain)]);
+    assert_eq!((refused.left().len(), refused.steps().len()), (1, 0), "{:?}", refused.steps());
+    assert!(refused.left()[0].detail.contains("another transaction 6"), "{}", refused.left()[0]);
 }
 
 #[test]

@@ -204,8 +204,6 @@ mod tests {
         }
     }
 
-    impl World {}
-
     fn me() -> Context {
         Context::new("test")
     }

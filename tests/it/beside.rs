@@ -139,7 +139,7 @@ async fn nonsense_on_the_socket_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::builder(dir.path().join("s")).create().await.unwrap();
     let socket = dir.path().join("s/read.sock");
-    let ask = |lines: &[u8]| {
+    let ask = move |lines: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
         // Whoever refuses to listen further may have closed its side.
         let _ = stream.write_all(lines);

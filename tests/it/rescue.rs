@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cli::{Shell, lines};
@@ -14,9 +16,12 @@ const OTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/ot
 
 fn filled() -> Shell {
     let shell = Shell::with_store();
-    for number in 0..10 {
-        shell.ok(&["set", "p", &format!("k{number}"), &format!("value-{number}")]);
-    }
+    let set = |number: u32| {
+        let value = STANDARD.encode(format!("value-{number}"));
+        json!({"ops": [{"op": "set", "partition": "p", "key": format!("k{number}"), "value": value}]}).to_string()
+    };
+    let input: Vec<String> = (0..10).map(set).collect();
+    assert!(shell.run_with(&["apply", "-"], input.join("\n").as_bytes()).status.success());
     shell
 }
 
@@ -271,4 +276,22 @@ fn keys_and_lines_are_those_of_openssl() {
     let files = ["-in", message_file.to_str().unwrap(), "-sigfile", signature_file.to_str().unwrap()];
     let checked = openssl(&[&args[..], &files].concat());
     assert!(String::from_utf8_lossy(&checked.stdout).contains("Signature Verified Successfully"), "{checked:?}");
+}
+
+#[test]
+fn stats_show_what_the_scrub_found() {
+    let shell = filled();
+    let scrub = shell.json(&["stats"]).remove(0)["scrub"].clone();
+    assert_eq!((&scrub["passes"], &scrub["ended"], &scrub["damage"]), (&json!(0), &Value::Null, &json!([])));
+    // As the process that runs the scrub leaves it.
+    let report = json!({"passes": 2, "began": 1_000_000, "ended": 2_000_000, "bytes": 10, "bytes_total": 10, "damage": [
+        {"file": "x.seg", "pass": 1, "offset": 4096, "positions": [3, 4], "detail": "wrong checksum", "found": 1_500_000},
+    ]});
+    fs::write(shell.path("store/scrub.json"), report.to_string()).unwrap();
+    let scrub = shell.json(&["stats"]).remove(0)["scrub"].clone();
+    assert_eq!((&scrub["passes"], &scrub["running"]), (&json!(2), &json!(false)));
+    assert_eq!(scrub["ended"], "1970-01-01T00:00:02.000000Z");
+    assert_eq!(scrub["damage"][0]["positions"], json!([3, 4]));
+    let text = String::from_utf8(shell.ok(&["stats"])).unwrap();
+    assert!(text.contains("damaged: x.seg at 4096 positions 3..=4 wrong checksum"), "{text}");
 }
