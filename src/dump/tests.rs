@@ -388,8 +388,7 @@ fn state_dump(world: &World) -> Vec<u8> {
         writer.entry(&key, version, &value).unwrap();
     }
     let (sink, _) = writer.finish().unwrap();
-    let bytes = sink.0.lock().clone();
-    bytes
+    sink.0.lock().clone()
 }
 
 fn state_of(world: &World) -> Vec<(Key, Position, Vec<u8>)> {
