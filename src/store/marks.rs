@@ -135,7 +135,7 @@ impl Store {
 }
 
 /// Whether the state at a position can be read, `head` being the last one.
-fn check_readable_at(shared: &Shared, position: Position, head: Position) -> Result<()> {
+pub(super) fn check_readable_at(shared: &Shared, position: Position, head: Position) -> Result<()> {
     let floor = shared.log.floor();
     if position < floor {
         return Err(LogError::BelowFloor { position, floor }.into());
@@ -171,6 +171,7 @@ fn undecodable() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
@@ -203,6 +204,8 @@ mod tests {
             store.write(me(), Batch::new().set(b"p", b"k", &vec![0; bytes])).await.unwrap().position
         }
     }
+
+    impl World {}
 
     fn me() -> Context {
         Context::new("test")

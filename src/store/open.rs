@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
 use super::builder::Builder;
@@ -17,10 +17,12 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::scrub::ScrubReport;
 use super::seed::seed;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, Fs};
+use crate::event::{Event, Transaction};
 use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
 use crate::projection::{Pins, View};
 use crate::types::{Error, ErrorKind, Position, Result, Stamp};
@@ -81,14 +83,20 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
+    let mut keeps_history = stamp.as_ref().is_none_or(|stamp| stamp.history.is_some()) || trusted == Position::ZERO;
+    if !keeps_history && restores_follow(&log, trusted)? {
+        tracing::info!("what follows the checkpoint restores ranges, and it keeps no history; it is rebuilt with one");
+        base.clear().await?;
+        (trusted, keeps_history) = (Position::ZERO, true);
+    }
     let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
         let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
-        let history = builder.settings.history.then_some(snapshot.head.position);
-        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history).await?);
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref()).await?);
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
@@ -103,10 +111,15 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         log_bytes: AtomicU64::new(0),
         checkpoint_failure: Mutex::new(None),
         checkpointing: tokio::sync::Mutex::new(()),
+        keeps_history: AtomicBool::new(keeps_history),
         closing: AtomicBool::new(false),
+        ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
+        log_dir: builder.dir.join(LOG_DIR),
+        scrub,
     });
     replay(&shared, trusted).await?;
+    shared.keeps_history.store(shared.settings.history, Ordering::Release);
     let committer = Committer::new(shared.clone(), commands);
     Ok(Opened { shared, committer })
 }
@@ -222,6 +235,20 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
         return Ok(false);
     }
     Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
+}
+
+/// Whether a transaction above `from` restores a range.
+fn restores_follow(log: &FileLog, from: Position) -> Result<bool> {
+    if from >= log.head().position {
+        return Ok(false);
+    }
+    for frame in log.read(from.next())? {
+        let transaction = Transaction::decode(frame?.payload)?;
+        if transaction.events.iter().any(|event| matches!(event, Event::RestoreRange { .. })) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Applies every transaction above `from` and publishes the head.

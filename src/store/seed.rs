@@ -15,8 +15,7 @@ use crate::log::{Head, Snapshot};
 use crate::projection::{INDEX_PARTITIONS, IndexSet};
 use crate::types::{Error, ErrorKind, LogId, Position, ProjectionVersion, Result, Slice, Stamp};
 
-/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it and with the
-/// beginning of a history, if one is to be kept. Gives the indexes that the base then holds
+/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it. Gives the indexes that the base then holds
 /// whole: entries of indexes that this program does not keep up are left out, since they would go stale unseen.
 ///
 /// Errors: `corrupt` when the snapshot is not what the log says; those of the base.
@@ -27,16 +26,15 @@ pub(crate) async fn seed(
     snapshot: &Snapshot,
     indexes: &IndexSet,
     base: &dyn Backend,
-    history: Option<Position>,
 ) -> Result<Vec<ProjectionVersion>> {
     let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
-    let mut projections: Vec<ProjectionVersion> =
-        reader.indexes().iter().map(|index| held(index, snapshot.head.position)).collect();
+    let mut projections: Vec<ProjectionVersion> = reader.indexes().iter().map(held).collect();
     let known = indexing::all_known(indexes, &projections);
     if !known {
         projections.clear();
     }
     let Head { position, chain, .. } = snapshot.head;
+    let history = Some(position);
     let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections, history };
     // A backend has no words for what is wrong with where its changes come from.
     let failure = Arc::new(Mutex::new(None::<DumpError>));
@@ -64,8 +62,8 @@ pub(crate) async fn seed(
     }
 }
 
-fn held(index: &DumpedIndex, since: Position) -> ProjectionVersion {
-    ProjectionVersion { name: index.name.clone(), version: index.version, since }
+fn held(index: &DumpedIndex) -> ProjectionVersion {
+    ProjectionVersion { name: index.name.clone(), version: index.version, since: Position::ZERO }
 }
 
 impl Store {
@@ -81,8 +79,8 @@ impl Store {
         compress: bool,
     ) -> Result<(W, DumpSummary)> {
         let shared = self.shared();
-        let indexes = indexing::whole(shared);
         let reader = self.reader();
+        let indexes = indexing::whole(shared, reader.position());
         // In every setting, what is dumped is durable.
         self.sync().await?;
         if reader.position() == Position::ZERO {

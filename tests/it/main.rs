@@ -8,6 +8,8 @@ mod dump;
 mod kill;
 mod migrate;
 mod moving;
+mod past;
 mod proto;
+mod rescue;
 mod tidy;
 mod trouble;
