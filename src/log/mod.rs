@@ -129,6 +129,11 @@ pub trait Log: Debug + Send + Sync {
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    fn head_at(&self, position: Position) -> Result<Head, LogError>;
+
     /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
     /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing

@@ -258,6 +258,14 @@ impl Log for FileLog {
         self.view.lock().head
     }
 
+    fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
     fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError> {
         debug_assert!(batch.iter().all(|draft| draft.digest == Digest::of(&draft.salt, &draft.payload)));
         self.append_items(expected, batch.iter().map(Item::of_draft))

@@ -15,8 +15,7 @@ use crate::log::{Head, Snapshot};
 use crate::projection::{INDEX_PARTITIONS, IndexSet};
 use crate::types::{Error, ErrorKind, LogId, Position, ProjectionVersion, Result, Slice, Stamp};
 
-/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it and with the
-/// beginning of a history, if one is to be kept. Gives the indexes that the base then holds
+/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it. Gives the indexes that the base then holds
 /// whole: entries of indexes that this program does not keep up are left out, since they would go stale unseen.
 ///
 /// Errors: `corrupt` when the snapshot is not what the log says; those of the base.
@@ -29,8 +28,7 @@ pub(crate) async fn seed(
     base: &dyn Backend,
 ) -> Result<Vec<ProjectionVersion>> {
     let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
-    let mut projections: Vec<ProjectionVersion> =
-        reader.indexes().iter().map(|index| held(index, snapshot.head.position)).collect();
+    let mut projections: Vec<ProjectionVersion> = reader.indexes().iter().map(held).collect();
     let known = indexing::all_known(indexes, &projections);
     if !known {
         projections.clear();
