@@ -442,7 +442,6 @@ fn fault_11_a_manifest_that_failed_to_sync_is_written_again_before_the_other_slo
     for seed in 0..6 {
         let mut machine = Machine::new(seed);
         let log = machine.create().unwrap();
-        // So many segments that a manifest is larger than a sector, and can tear.
         for _ in 0..8 {
             machine.append(&log, &[40_000]).unwrap();
             machine.sync(&log).unwrap();
@@ -707,6 +706,6 @@ fn fault_12_the_manifest_has_room_for_many_rotations_on_a_full_disk() {
         }
         machine.sync(&log).unwrap();
     }
-    assert_eq!(refused, 2, "each slot had to grow once, when 45 segments had filled its first block");
+    assert_eq!(refused, 2, "each slot had to grow once, when 42 segments had filled its first block");
     machine.compare(&log);
 }

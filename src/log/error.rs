@@ -126,6 +126,12 @@ pub enum LogError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A snapshot cannot be what the log begins at.
+    #[error("the snapshot cannot be used, {detail}")]
+    InvalidSnapshot {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A setting cannot be used.
     #[error("the setting cannot be used, {detail}")]
     InvalidSetting {
@@ -151,9 +157,10 @@ impl LogError {
         match self {
             LogError::NotFound { .. } | LogError::BelowFloor { .. } => ErrorKind::NotFound,
             LogError::Exists { .. } | LogError::HeadMoved { .. } => ErrorKind::Conflict,
-            LogError::AboveHead { .. } | LogError::InvalidDraft { .. } | LogError::InvalidSetting { .. } => {
-                ErrorKind::Invalid
-            }
+            LogError::AboveHead { .. }
+            | LogError::InvalidDraft { .. }
+            | LogError::InvalidSnapshot { .. }
+            | LogError::InvalidSetting { .. } => ErrorKind::Invalid,
             LogError::Corrupt { .. } => ErrorKind::Corrupt,
             LogError::DurabilityUnknown { .. } => ErrorKind::Unknown,
             LogError::Latched { .. } | LogError::Closed => ErrorKind::Closed,

@@ -1,4 +1,4 @@
-//! The manifest: which segments make up the log, and what was promised when it was written.
+//! The manifest: which segments and snapshots make up the log, and what was promised when it was written.
 //!
 //! Two slots, each a file of its own. The older one is written in place and synced, so at every
 //! moment one slot is whole; the newest valid one counts. Absence of a segment is proven against
@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 use super::error::IoAt;
 use super::format::{self, FIELDS_AT, FRAMES_AT, Fields, Unusable};
 use super::segment::{self, SegmentId};
+use super::snapshot::Snapshot;
 use super::{Head, LOG_FORMAT, LogError};
 use crate::env::{FileExt as _, Fs, OpenMode};
-use crate::types::{Hash, LogId, Position, Timestamp};
+use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 
 const MAGIC: [u8; 8] = *b"LAKELOGM";
-/// Length, generation, log id, creation time, promise, floor, number of segments.
-const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + (8 + 8 + 32) + 8;
+const HEAD_BYTES: usize = 8 + 8 + 32;
+const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
+/// Length, generation, log id, creation time, promise, floor, start, snapshots, number of segments.
+const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8;
 const ENTRY_BYTES: usize = 7 * 8 + 32;
 /// Files of slots grow in such steps, before the room is needed for so many segments more.
 const RESERVE_BYTES: u64 = 4096;
@@ -74,8 +77,14 @@ pub(super) struct Manifest {
     pub created: Timestamp,
     /// Synced when this was written.
     pub promise: Position,
-    /// The state that was trimmed up to.
+    /// The oldest readable state.
     pub floor: Head,
+    /// The state before the first segment listed: the floor, or one below it.
+    pub start: Head,
+    /// The state at the floor, unless that is the beginning of everything.
+    pub snapshot: Option<Snapshot>,
+    /// The one before it, as long as it is kept.
+    pub former: Option<Snapshot>,
     /// Never empty; the last one is active, the others are sealed.
     pub segments: Vec<SegmentEntry>,
 }
@@ -85,7 +94,7 @@ impl Manifest {
     pub fn before(&self, index: usize) -> Head {
         match index.checked_sub(1).and_then(|index| self.segments.get(index)) {
             Some(entry) => entry.head(),
-            None => self.floor,
+            None => self.start,
         }
     }
 
@@ -104,9 +113,18 @@ impl Manifest {
         put(&self.log_id.0);
         put(&self.created.0.to_le_bytes());
         put(&self.promise.0.to_le_bytes());
-        put(&self.floor.position.0.to_le_bytes());
-        put(&self.floor.time.0.to_le_bytes());
-        put(&self.floor.chain.0);
+        put(&head_bytes(&self.floor));
+        put(&head_bytes(&self.start));
+        for snapshot in [&self.snapshot, &self.former] {
+            match snapshot {
+                Some(snapshot) => {
+                    put(&head_bytes(&snapshot.head));
+                    put(&snapshot.bytes.to_le_bytes());
+                    put(&snapshot.digest.0);
+                }
+                None => put(&[0; SNAPSHOT_BYTES]),
+            }
+        }
         put(&(self.segments.len() as u64).to_le_bytes());
         for entry in &self.segments {
             put(&entry.id.0.to_le_bytes());
@@ -140,7 +158,8 @@ impl Manifest {
 
     /// What every manifest keeps true, whoever wrote it.
     fn check(&self) -> Result<(), &'static str> {
-        let mut before = self.floor;
+        self.check_floor()?;
+        let mut before = self.start;
         let mut id = None;
         for entry in &self.segments {
             if id.is_some_and(|id: SegmentId| id.next() != entry.id) {
@@ -163,15 +182,60 @@ impl Manifest {
         }
         Ok(())
     }
+
+    fn check_floor(&self) -> Result<(), &'static str> {
+        let (floor, start) = (&self.floor, &self.start);
+        if start.position > floor.position || start.time > floor.time {
+            return Err("the segments begin above the floor");
+        }
+        if start.position == floor.position && start != floor {
+            return Err("the segments do not begin at the floor");
+        }
+        if self.promise < floor.position {
+            return Err("the floor lies above the promise");
+        }
+        match &self.snapshot {
+            None if floor.position > Position::ZERO => return Err("no snapshot of the state at the floor"),
+            Some(snapshot) if snapshot.head != *floor => return Err("the snapshot is not of the state at the floor"),
+            _ => {}
+        }
+        match &self.former {
+            Some(former) if former.head.position >= floor.position || former.head.position < start.position => {
+                Err("the former snapshot does not lie between the segments and the floor")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..8].copy_from_slice(&head.position.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&head.time.0.to_le_bytes());
+    bytes[16..].copy_from_slice(&head.chain.0);
+    bytes
 }
 
 impl Fields<'_> {
+    fn head(&mut self) -> Option<Head> {
+        Some(Head { position: self.position()?, time: self.time()?, chain: self.hash()? })
+    }
+
+    /// The inner one is `None` where zeros stand for no snapshot.
+    fn snapshot(&mut self) -> Option<Option<Snapshot>> {
+        let (bytes, _) = self.0.split_first_chunk::<SNAPSHOT_BYTES>()?;
+        let none = bytes.iter().all(|&byte| byte == 0);
+        let snapshot = Snapshot { head: self.head()?, bytes: self.u64()?, digest: Digest(self.bytes()?) };
+        Some((!none).then_some(snapshot))
+    }
+
     fn manifest(&mut self) -> Option<Manifest> {
         let generation = self.u64()?;
         let log_id = LogId(self.bytes()?);
         let created = self.time()?;
         let promise = self.position()?;
-        let floor = Head { position: self.position()?, time: self.time()?, chain: self.hash()? };
+        let (floor, start) = (self.head()?, self.head()?);
+        let (snapshot, former) = (self.snapshot()?, self.snapshot()?);
         let count = usize::try_from(self.u64()?).ok()?;
         if count.checked_mul(ENTRY_BYTES)? != self.0.len() {
             return None;
@@ -189,7 +253,7 @@ impl Fields<'_> {
                 chain: self.hash()?,
             });
         }
-        Some(Manifest { generation, log_id, created, promise, floor, segments })
+        Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, segments })
     }
 }
 
@@ -314,8 +378,9 @@ mod tests {
     use super::*;
 
     fn sample() -> Manifest {
-        let floor = Head { position: Position(4), time: Timestamp(5), chain: Hash([6; 32]) };
-        let mut sealed = SegmentEntry::empty(SegmentId(2), 3, floor);
+        let start = Head { position: Position(4), time: Timestamp(5), chain: Hash([6; 32]) };
+        let floor = Head { position: Position(7), time: Timestamp(6), chain: Hash([8; 32]) };
+        let mut sealed = SegmentEntry::empty(SegmentId(2), 3, start);
         (sealed.last, sealed.end, sealed.last_time) = (Position(9), 8192, Timestamp(8));
         sealed.chain = Hash([7; 32]);
         let active = SegmentEntry::empty(SegmentId(3), 4, sealed.head());
@@ -325,6 +390,9 @@ mod tests {
             created: Timestamp(1),
             promise: Position(9),
             floor,
+            start,
+            snapshot: Some(Snapshot { head: floor, bytes: 10, digest: Digest([9; 32]) }),
+            former: None,
             segments: vec![sealed, active],
         }
     }
@@ -337,11 +405,18 @@ mod tests {
         let word = |value: u64| -> String { value.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect() };
         let words = |values: &[u64]| -> String { values.iter().map(|&value| word(value)).collect() };
         let expect = format!(
-            "4c414b454c4f474d01000000{GOLDEN_CRC}{}{}{}{}{}{}{}{}{}",
-            words(&[296, 2]),
+            "4c414b454c4f474d01000000{GOLDEN_CRC}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}",
+            words(&[520, 2]),
             "01".repeat(16),
-            words(&[1, 9, 4, 5]),
+            words(&[1, 9, 7, 6]),
+            "08".repeat(32),
+            words(&[4, 5]),
             "06".repeat(32),
+            words(&[7, 6]),
+            "08".repeat(32),
+            word(10),
+            "09".repeat(32),
+            "00".repeat(88),
             word(2),
             words(&[2, 3, 5, 9, 8192, 5, 8]),
             "07".repeat(32),
@@ -352,7 +427,7 @@ mod tests {
         assert_eq!(Manifest::decode(&bytes), Ok(manifest));
     }
 
-    const GOLDEN_CRC: &str = "44178ca3";
+    const GOLDEN_CRC: &str = "fbc50707";
 
     #[test]
     fn fault_16_every_flipped_bit_and_every_cut_is_found() {
@@ -368,6 +443,28 @@ mod tests {
     }
 
     #[test]
+    fn floors_without_what_they_rest_on_are_refused() {
+        let refuse = |change: fn(&mut Manifest)| {
+            let mut manifest = sample();
+            change(&mut manifest);
+            assert!(matches!(Manifest::decode(&manifest.encode()), Err(Unusable::Damaged(_))), "{manifest:?}");
+        };
+        refuse(|manifest| manifest.snapshot = None);
+        refuse(|manifest| manifest.floor.chain = Hash([1; 32]));
+        refuse(|manifest| manifest.promise = Position(6));
+        refuse(|manifest| manifest.start.position = Position(8));
+        refuse(|manifest| manifest.former = manifest.snapshot);
+        refuse(|manifest| {
+            manifest.former = manifest.snapshot;
+            manifest.former.as_mut().unwrap().head.position = Position(3);
+        });
+        let mut manifest = sample();
+        manifest.former = manifest.snapshot;
+        manifest.former.as_mut().unwrap().head.position = Position(4);
+        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+
+    #[test]
     fn what_is_left_of_a_longer_manifest_is_ignored() {
         let mut bytes = sample().encode();
         bytes.extend_from_slice(&[7; 88]);
@@ -376,7 +473,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..300) {
+        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..520) {
             prop_assert!(Manifest::decode(&bytes).is_err());
             let mut near = sample().encode();
             let at = at.min(near.len());

@@ -5,6 +5,7 @@
 //! reads from a position; who may append what is decided by the committer before.
 
 mod apply;
+mod creation;
 #[cfg(test)]
 mod damage;
 mod error;
@@ -17,9 +18,11 @@ mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod verify;
 mod window;
 mod writer;
@@ -27,12 +30,14 @@ mod writer;
 use std::fmt::Debug;
 
 use bytes::Bytes;
+pub use creation::Birth;
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
+pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
 use tokio::sync::watch;
 pub use verify::{Verification, verify};
@@ -147,7 +152,11 @@ pub trait Log: Debug + Send + Sync {
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;
 
-    /// Forgets transactions at or below `floor`, as far as whole sealed segments allow, and returns
-    /// the floor reached. The caller has made sure that the state at `floor` is kept elsewhere.
-    fn trim(&self, floor: Position) -> Result<Position, LogError>;
+    /// Raises the floor to the state in `snapshot`, whose file the caller has put, synced, where the log keeps them, and
+    /// verified. Transactions at or below it are no longer readable; those at or below `keep` are removed too, as far as
+    /// whole sealed segments allow, and the snapshot before this one when it lies below `keep`.
+    ///
+    /// A snapshot of the floor itself takes the place of the one that is there. Errors: `InvalidSnapshot` when it is not of
+    /// this history or its file is not there, `BelowFloor`, `AboveHead`; a failed write latches the log.
+    fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError>;
 }

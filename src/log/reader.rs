@@ -12,7 +12,7 @@ use super::format::{FRAMES_AT, FrameKind};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Milestones, Source};
 use super::window::{SegmentReader, Slot};
-use super::{Head, LogError};
+use super::{Head, LogError, Snapshot};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
@@ -119,6 +119,11 @@ impl LogFiles {
     /// The oldest readable state.
     pub fn floor(&self) -> Head {
         self.seen.lock().manifest.floor
+    }
+
+    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.seen.lock().manifest.snapshot
     }
 
     /// The segments, the active one last.

@@ -229,6 +229,11 @@ pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<P
     // Another log's state says nothing about this one.
     let known = known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, position)| position);
     let mut problems = Vec::new();
+    if let Some(snapshot) = &manifest.snapshot
+        && let Err(error) = snapshot.open(fs, dir)
+    {
+        problems.push(Problem::from_error(error)?);
+    }
     for index in 0..manifest.segments.len() - 1 {
         problems.extend(check_sealed(&source, &manifest, index)?);
     }
@@ -294,7 +299,7 @@ pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<P
     let mut plan = Plan {
         dir: dir.to_path_buf(),
         end: FRAMES_AT,
-        promised: manifest.floor,
+        promised: manifest.start,
         promised_end: FRAMES_AT,
         first_time: manifest.active().first_time,
         head: manifest.before(manifest.segments.len() - 1),

@@ -12,6 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::tests::{draft, small};
 use super::*;
 use crate::env::sim::{Effect, Fault, Keep, Operation, SimWorld};
+use crate::env::{FileExt as _, Fs as _, OpenMode};
 use crate::types::ErrorKind;
 
 /// What the outside world knows: what it asked for, and what it was told.
@@ -91,9 +92,29 @@ impl Machine {
         Ok(())
     }
 
-    fn trim(&mut self, log: &FileLog, floor: Position) -> Result<(), LogError> {
+    /// Puts the file of a snapshot where the log looks for it.
+    pub fn snapshot(&self, log: &FileLog, position: Position) -> Result<Snapshot, LogError> {
+        let content = format!("the state at {position}").into_bytes();
+        let digest = Digest::of_bytes(&content);
+        let snapshot = Snapshot { head: log.head_at(position)?, bytes: content.len() as u64, digest };
+        let path = snapshot.path(&Machine::dir());
+        let failed = |source| LogError::Io { action: "write the snapshot", path: path.clone(), source };
+        if !self.world.fs.exists(&path).map_err(failed)? {
+            let file = self.world.fs.open(&path, OpenMode::CreateNew).map_err(failed)?;
+            file.write_all_at(&content, 0).and_then(|()| file.sync_all()).map_err(failed)?;
+            self.world.fs.sync_dir(&Machine::dir()).map_err(failed)?;
+        }
+        Ok(snapshot)
+    }
+
+    pub fn trim(&mut self, log: &FileLog, floor: Position, keep: Position) -> Result<(), LogError> {
+        if floor <= self.model.floor {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(log, floor)?;
         self.model.floor_asked = self.model.floor_asked.max(floor);
-        self.model.floor = log.trim(floor)?;
+        log.trim(snapshot, keep)?;
+        self.model.floor = floor;
         Ok(())
     }
 
@@ -130,7 +151,8 @@ impl Machine {
                 }
                 _ => {
                     let synced = self.model.acknowledged as u64;
-                    self.trim(&log, Position(synced / 2))?;
+                    let keep = Position(random.random_range(0..=synced));
+                    self.trim(&log, Position(synced / 2), keep)?;
                 }
             }
         }
@@ -172,6 +194,9 @@ impl Machine {
         assert!(head >= model.acknowledged, "acknowledged {}, found {head}", model.acknowledged);
         assert!(head <= model.history.len(), "asked for {}, found {head}", model.history.len());
         let floor = log.floor();
+        if let Some(snapshot) = log.snapshot() {
+            snapshot.verify(&self.world.fs, &Machine::dir()).unwrap();
+        }
         assert!(floor >= model.floor && floor <= model.floor_asked.max(model.floor), "floor {floor}");
         let frames: Vec<Frame> =
             log.read_checked(floor.next(), Check::Chain).unwrap().collect::<Result<_, _>>().unwrap();
@@ -342,7 +367,8 @@ fn fault_10_a_failed_sync_latches_and_reads_go_on() {
     let error = log.append(Position(4), &[draft(9, b"more")]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     assert!(matches!(machine.sync(&log), Err(LogError::Latched { .. })));
-    assert!(matches!(log.trim(Position(1)), Err(LogError::Latched { .. })));
+    let snapshot = machine.snapshot(&log, Position(1)).unwrap();
+    assert!(matches!(log.trim(snapshot, Position(1)), Err(LogError::Latched { .. })));
     assert_eq!(*log.follow().borrow(), Position(2));
     assert_eq!(log.read(Position(1)).unwrap().count(), 2);
 }

@@ -138,9 +138,9 @@ impl FrameStream {
         check: Check,
     ) -> Result<FrameStream, LogError> {
         let from = from.max(Position(1));
-        let head = manifest.floor;
-        if from <= head.position {
-            return Err(LogError::BelowFloor { position: from, floor: head.position });
+        let (head, floor) = (manifest.start, manifest.floor.position);
+        if from <= floor {
+            return Err(LogError::BelowFloor { position: from, floor });
         }
         if from > to.next() {
             return Err(LogError::AboveHead { position: from, head: to });
@@ -256,7 +256,7 @@ pub(super) fn position_at(
     // Times never go back, so the boundary lies in the first segment that ends later.
     let sealed = &manifest.segments[..manifest.segments.len() - 1];
     let index = sealed.partition_point(|entry| entry.last_time <= time);
-    let mut found = manifest.before(index).position.min(to);
+    let mut found = manifest.before(index).position.max(floor.position).min(to);
     let from = found.next();
     if from > to {
         return Ok(found);
@@ -280,6 +280,9 @@ pub(super) fn head_at(
 ) -> Result<Head, LogError> {
     if position == manifest.floor.position {
         return Ok(manifest.floor);
+    }
+    if position < manifest.floor.position {
+        return Err(LogError::BelowFloor { position, floor: manifest.floor.position });
     }
     if position > to {
         return Err(LogError::AboveHead { position, head: to });

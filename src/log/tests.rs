@@ -42,6 +42,20 @@ impl OnDisk {
     fn open(&self) -> Result<FileLog, LogError> {
         FileLog::open(self.env.clone(), self.lock(), &self.dir, small(), None)
     }
+
+    fn snapshot(&self, log: &FileLog, position: u64, content: &[u8]) -> Snapshot {
+        let head = log.head_at(Position(position)).unwrap();
+        let snapshot = Snapshot { head, bytes: content.len() as u64, digest: Digest::of_bytes(content) };
+        std::fs::write(snapshot.path(&self.dir), content).unwrap();
+        snapshot
+    }
+
+    fn trim(&self, log: &FileLog, floor: u64, keep: u64) -> Position {
+        let snapshot = self.snapshot(log, floor, &floor.to_le_bytes());
+        log.trim(snapshot, Position(keep)).unwrap();
+        assert_eq!((log.floor(), log.snapshot()), (Position(floor), Some(snapshot)));
+        Position(floor)
+    }
 }
 
 fn payloads(frames: impl Iterator<Item = Result<Frame, LogError>>) -> Vec<Bytes> {
@@ -92,8 +106,7 @@ fn what_is_appended_is_read_in_order_across_segments_and_openings() {
     assert_eq!(files.head().unwrap(), log.head());
     assert_eq!(payloads(files.frames(Position(1), Check::Chain).unwrap()), expect);
 
-    let floor = log.trim(Position(90)).unwrap();
-    assert!(floor > Position::ZERO && floor <= Position(90));
+    let floor = disk.trim(&log, 90, 90);
     assert!(matches!(log.read(floor), Err(LogError::BelowFloor { .. })));
     assert_eq!(payloads(log.read(floor.next()).unwrap()), expect[floor.0 as usize..]);
     drop(log);
@@ -170,7 +183,7 @@ fn fault_30_a_reader_that_trim_overtakes_is_told_the_floor() {
     let mut beside = files.frames(Position(1), Check::Order).unwrap();
     let mut within = log.read(Position(1)).unwrap();
     assert!(beside.next().unwrap().is_ok() && within.next().unwrap().is_ok());
-    let floor = log.trim(Position(90)).unwrap();
+    let floor = disk.trim(&log, 90, 90);
     // What is open is read to its end.
     for error in [beside.find_map(Result::err).unwrap(), within.find_map(Result::err).unwrap()] {
         assert!(matches!(error, LogError::BelowFloor { floor: at, .. } if at == floor), "{error}");
@@ -224,4 +237,83 @@ fn a_reader_does_not_go_back_to_an_older_manifest() {
     assert_eq!(files.refresh().unwrap(), Position(4));
     assert_eq!((files.head().unwrap(), files.segments()), (head, segments));
     assert_eq!(payloads(files.frames(Position(1), Check::Chain).unwrap()).len(), 4);
+}
+
+#[test]
+fn a_trimmed_log_shows_nothing_below_its_floor_and_keeps_what_it_was_told_to() {
+    let disk = OnDisk::new();
+    let log = disk.create();
+    let mut position = Position::ZERO;
+    for time in 0..100 {
+        position = log.append(position, &[draft(time, &[1; 3000])]).unwrap().position;
+    }
+    log.sync().unwrap();
+    let files = || -> Vec<String> {
+        let names = disk.env.fs.read_dir(&disk.dir).unwrap();
+        names.into_iter().filter(|name| name.starts_with("snapshot-")).collect()
+    };
+    let first = log.segments()[0].id;
+    disk.trim(&log, 30, 0);
+    assert_eq!(log.segments()[0].id, first, "nothing is removed");
+    disk.trim(&log, 50, 30);
+    assert!(log.segments()[0].id > first && log.segments()[0].first <= Position(31));
+    assert_eq!(files().len(), 2, "{:?}", files());
+    for below in [1, 30, 31, 50] {
+        assert!(matches!(log.read(Position(below)), Err(LogError::BelowFloor { floor: Position(50), .. })), "{below}");
+    }
+    let below = log.segments()[0].last;
+    assert!(below < Position(50) && matches!(log.head_at(below), Err(LogError::BelowFloor { .. })));
+    assert!(matches!(log.position_at(Timestamp(48)), Err(LogError::BelowFloor { .. })));
+    assert_eq!(log.position_at(Timestamp(49)).unwrap(), Position(50));
+    assert_eq!(log.position_at(Timestamp(60)).unwrap(), Position(61));
+    // One of the same position takes its place, and what no one lists goes.
+    let other = disk.snapshot(&log, 50, b"another");
+    log.trim(other, Position(50)).unwrap();
+    assert_eq!(files(), [other.file_name()]);
+    let refused = |snapshot: Snapshot| log.trim(snapshot, Position(60)).unwrap_err();
+    let ahead = disk.snapshot(&log, 60, b"ahead");
+    let strange = Snapshot { head: Head { time: Timestamp(1), ..ahead.head }, ..ahead };
+    assert!(matches!(refused(strange), LogError::InvalidSnapshot { .. }));
+    assert!(matches!(refused(Snapshot { bytes: 6, ..ahead }), LogError::InvalidSnapshot { .. }));
+    std::fs::remove_file(ahead.path(&disk.dir)).unwrap();
+    assert!(matches!(refused(ahead), LogError::InvalidSnapshot { .. }));
+    assert_eq!(log.floor(), Position(50));
+    drop(log);
+
+    let beside = LogFiles::open(&disk.env, &disk.dir).unwrap();
+    assert_eq!((beside.floor(), beside.snapshot()), (other.head, Some(other)));
+    assert_eq!(payloads(beside.frames(Position(51), Check::Chain).unwrap()).len(), 50);
+    let found = || verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |done, total| assert!(done <= total)).unwrap();
+    assert_eq!(found().problems, []);
+    for damaged in [&b"anothe!"[..], b"anothe"] {
+        std::fs::write(other.path(&disk.dir), damaged).unwrap();
+        let problems = found().problems;
+        assert_eq!((problems.len(), &problems[0].path), (1, &other.path(&disk.dir)));
+        // A snapshot of the right size is read when it is needed.
+        assert_eq!(disk.open().is_ok(), damaged.len() == 7);
+    }
+    std::fs::remove_file(other.path(&disk.dir)).unwrap();
+    assert_eq!(disk.open().unwrap_err().kind(), ErrorKind::Corrupt, "never dropped");
+}
+
+#[test]
+fn a_log_begins_at_a_snapshot() {
+    let disk = OnDisk::new();
+    let start = Head { position: Position(7), time: Timestamp(5), chain: Hash([9; 32]) };
+    let snapshot = Snapshot { head: start, bytes: 5, digest: Digest::of_bytes(b"state") };
+    let file = disk.dir.with_file_name("made");
+    let birth = Birth { id: LogId([3; 16]), created: Timestamp(2), start, snapshot: Some((snapshot, file.clone())) };
+    let create = |birth: &Birth| FileLog::create_from(disk.env.clone(), disk.lock(), &disk.dir, small(), birth.clone());
+    assert!(matches!(create(&Birth { snapshot: None, ..birth.clone() }), Err(LogError::InvalidSnapshot { .. })));
+    std::fs::write(&file, b"state").unwrap();
+    let log = create(&birth).unwrap();
+    assert_eq!((log.id(), log.created(), log.head(), log.floor()), (birth.id, birth.created, start, Position(7)));
+    assert_eq!(log.append(Position(7), &[draft(5, b"eight")]).unwrap().position, Position(8));
+    log.close().unwrap();
+    drop(log);
+    let log = disk.open().unwrap();
+    assert_eq!(payloads(log.read(Position(8)).unwrap()), [&b"eight"[..]]);
+    assert!(matches!(log.read(Position(7)), Err(LogError::BelowFloor { .. })));
+    assert_eq!((log.head_at(Position(7)).unwrap(), log.snapshot()), (start, Some(snapshot)));
+    assert_eq!(verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap().problems, []);
 }

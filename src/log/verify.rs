@@ -48,7 +48,16 @@ pub fn verify(
     let loaded = settled(env, dir)?;
     let manifest = &loaded.manifest;
     let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
-    let mut walk = Walk { head: manifest.floor, sound: 0, problems: Vec::new(), done: 0, total: 0, found, progress };
+    let mut walk = Walk {
+        head: manifest.start,
+        floor: manifest.floor,
+        sound: 0,
+        problems: Vec::new(),
+        done: 0,
+        total: 0,
+        found,
+        progress,
+    };
     let promise =
         manifest.promise.max(known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, at)| at));
     walk.total = manifest.segments.iter().map(|entry| entry.end).sum();
@@ -56,6 +65,21 @@ pub fn verify(
         let path = manifest::slot_path(dir, 1 - loaded.slot);
         let detail = "the second manifest slot is damaged or stale".to_owned();
         walk.problems.push(Problem { path, offset: 0, first: Position::ZERO, last: Position::ZERO, detail });
+    }
+    for snapshot in [&manifest.snapshot, &manifest.former].into_iter().flatten() {
+        walk.total += snapshot.bytes;
+        match snapshot.verify(env.fs.as_ref(), dir).map_err(Problem::from_error) {
+            Ok(()) => {}
+            Err(Ok(problem)) => walk.problems.push(problem),
+            Err(Err(LogError::Io { path, source, .. })) => {
+                let detail = format!("cannot be read: {source}");
+                let (first, last) = (Position(1), snapshot.head.position);
+                walk.problems.push(Problem { path, offset: 0, first, last, detail });
+            }
+            Err(Err(error)) => return Err(error),
+        }
+        walk.done += snapshot.bytes;
+        (walk.progress)(walk.done, walk.total);
     }
     for (index, entry) in manifest.segments.iter().enumerate() {
         let sealed = index + 1 < manifest.segments.len();
@@ -111,6 +135,7 @@ fn settled(env: &Env, dir: &Path) -> Result<Loaded, LogError> {
 
 struct Walk<'a> {
     head: Head,
+    floor: Head,
     sound: u64,
     problems: Vec<Problem>,
     done: u64,
@@ -138,6 +163,10 @@ impl Walk<'_> {
                     if kind == FrameKind::Transaction && frame.follows(&self.head) {
                         self.head = head;
                         self.sound += 1;
+                        if head.position == self.floor.position && head != self.floor {
+                            let detail = "the floor in the manifest is not of this history";
+                            self.report(reader, offset, head.position, head.position, detail);
+                        }
                         offset = end;
                         (self.found)(frame);
                         if offset >= reported + PROGRESS_BYTES {

@@ -13,19 +13,18 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::error::IoAt;
 use super::format::{
     BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, frame_bytes,
 };
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
-use super::rotation::segment_header;
-use super::segment::{self, SegmentId, Spare};
+use super::segment::{SegmentId, Spare};
 use super::settings::LogSettings;
+use super::snapshot::Snapshot;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
-use super::{DirLock, Draft, Frames, Head, LOG_FORMAT, Log, LogError};
+use super::{DirLock, Draft, Frames, Head, Log, LogError};
 use crate::env::{Env, File, FileExt as _};
-use crate::types::{Hash, Limits, LogId, Position, Timestamp};
+use crate::types::{Limits, LogId, Position, Timestamp};
 
 /// A batch buffer above this is given back after use.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
@@ -82,48 +81,6 @@ pub(super) enum State {
 }
 
 impl FileLog {
-    /// Makes a new, empty log in `dir` and opens it. `dir` must be absent or empty; its parent, where the lock lies,
-    /// must exist. A crash leaves either no log or a whole one.
-    ///
-    /// Errors: `Exists`, `NoSpace`, `InvalidSetting`, `Io`.
-    pub fn create(env: Env, lock: DirLock, dir: &Path, settings: LogSettings) -> Result<FileLog, LogError> {
-        settings.check()?;
-        let fs = env.fs.as_ref();
-        if fs.exists(dir).at("look for the log", dir)? && !fs.read_dir(dir).at("list the directory", dir)?.is_empty() {
-            return Err(LogError::Exists { path: dir.to_path_buf() });
-        }
-        let parent = dir.parent().unwrap_or(Path::new("."));
-        let mut name = dir.file_name().unwrap_or_default().to_os_string();
-        name.push(".new");
-        // Made beside its place and then renamed, so a directory with the log's name is a whole log.
-        let making = parent.join(name);
-        fs.remove_dir_all(&making).at("remove what an interrupted creation left", &making)?;
-        fs.create_dir_all(&making).at("create the directory", &making)?;
-        let mut id = LogId::default();
-        env.entropy.fill(&mut id.0);
-        let floor = Head { position: Position::ZERO, time: Timestamp(0), chain: Hash::origin(id, LOG_FORMAT) };
-        let entry = SegmentEntry::empty(SegmentId(1), segment::random_tag(&env), floor);
-        let mut manifest = Manifest {
-            generation: 1,
-            log_id: id,
-            created: env.clock.now(),
-            promise: Position::ZERO,
-            floor,
-            segments: vec![entry],
-        };
-        let spare = Spare::allocate(fs, &making, settings.segment_bytes, settings.min_free())?;
-        let header = segment_header(id, &entry, floor, spare.size());
-        spare.into_segment(fs, &making, &header, |_| Ok(FRAMES_AT))?;
-        manifest::store(fs, &making, 1, &manifest)?;
-        manifest.generation = 2;
-        manifest::store(fs, &making, 0, &manifest)?;
-        manifest::reserve(fs, &making, 0, 1)?;
-        manifest::reserve(fs, &making, 1, 1)?;
-        fs.rename(&making, dir).at("rename the new log", dir)?;
-        fs.sync_dir(parent).at("sync the directory", parent)?;
-        FileLog::open(env, lock, dir, settings, None)
-    }
-
     /// Opens a log for writing: plans the recovery, and carries it out when no damage stands against it.
     /// `known` is what derived state was stamped with: the log of that id must reach that position.
     ///
@@ -197,12 +154,26 @@ impl FileLog {
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
     }
 
+    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.snapshot
+    }
+
+    /// The directory of the log.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn forget_places_below(&self, id: SegmentId) {
+        self.milestones.trim(id);
+    }
+
     fn source(&self) -> Source {
         Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
     }
 
     /// Writes the older slot and shows the manifest to readers; latches when that fails.
-    fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
+    pub(super) fn store_manifest(&self, writer: &mut Writer, manifest: Manifest) -> Result<(), LogError> {
         let slot = 1 - writer.slot;
         if let Err(error) = manifest::store(self.env.fs.as_ref(), &self.dir, slot, &manifest) {
             let View { head, synced, .. } = self.view.lock().clone();
@@ -240,7 +211,7 @@ impl FileLog {
 }
 
 impl Writer {
-    fn check(&self) -> Result<(), LogError> {
+    pub(super) fn check(&self) -> Result<(), LogError> {
         match &self.state {
             State::Open => Ok(()),
             State::Latched { cause } => Err(LogError::Latched { cause: cause.clone() }),
@@ -381,47 +352,8 @@ impl Log for FileLog {
         self.view.lock().manifest.floor.position
     }
 
-    fn trim(&self, floor: Position) -> Result<Position, LogError> {
-        let mut writer = self.writer.lock();
-        writer.check()?;
-        let View { synced, manifest, .. } = self.view.lock().clone();
-        if floor > synced.position {
-            return Err(LogError::AboveHead { position: floor, head: synced.position });
-        }
-        let sealed = &manifest.segments[..manifest.segments.len() - 1];
-        let gone = sealed.partition_point(|entry| entry.last <= floor);
-        if gone > 0 {
-            let mut trimmed = Manifest::clone(&manifest);
-            trimmed.generation += 1;
-            trimmed.promise = synced.position;
-            trimmed.floor = manifest.before(gone);
-            trimmed.segments.drain(..gone);
-            self.store_manifest(&mut writer, trimmed)?;
-        }
-        drop(writer);
-        let manifest = self.view.lock().manifest.clone();
-        if let Some(first) = manifest.segments.first() {
-            self.milestones.trim(first.id);
-            self.remove_below(first.id);
-        }
-        Ok(manifest.floor.position)
-    }
-}
-
-impl FileLog {
-    /// Removes segment files that the manifest no longer lists. A failure costs room, nothing else: the next
-    /// trim tries again.
-    fn remove_below(&self, id: SegmentId) {
-        let fs = self.env.fs.as_ref();
-        let removed = fs.read_dir(&self.dir).and_then(|names| {
-            for below in names.iter().filter_map(|name| SegmentId::of_file_name(name)).filter(|&below| below < id) {
-                fs.remove_file(&below.path(&self.dir))?;
-            }
-            fs.sync_dir(&self.dir)
-        });
-        if let Err(error) = removed {
-            tracing::warn!(%error, "trimmed segments could not be removed");
-        }
+    fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError> {
+        self.trim_to(snapshot, keep)
     }
 }
 

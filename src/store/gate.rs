@@ -1,11 +1,14 @@
-//! [`Gate`]: a base for tests that waits and fails when it is told to.
+//! [`Gate`]: a base for tests that waits and fails when it is told to; and [`trim`], without a state behind it.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
+use super::engine::Shared;
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
-use crate::types::{Page, Position, Slice, Stamp, VersionPage};
+use crate::env::sim::SimWorld;
+use crate::log::Snapshot;
+use crate::types::{Digest, Page, Position, Slice, Stamp, VersionPage};
 
 /// A base that can be made to wait behind a page that it has read, and to fail after so many writes.
 #[derive(Debug)]
@@ -70,4 +73,12 @@ impl Gate {
     pub fn new(base: MemoryBackend) -> Gate {
         Gate { base, waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
     }
+}
+
+/// Trims the log of the store in `/store` to a floor that a snapshot stands for which nobody will read.
+pub(super) fn trim(world: &SimWorld, shared: &Shared, floor: Position) {
+    let head = shared.log.head_at(floor).unwrap();
+    let snapshot = Snapshot { head, bytes: 5, digest: Digest::of_bytes(b"state") };
+    world.fs.plant(&snapshot.path("/store/log".as_ref()), b"state".to_vec());
+    shared.log.trim(snapshot, floor).unwrap();
 }

@@ -176,6 +176,7 @@ mod tests {
     use super::*;
     use crate::backends::MemoryBackend;
     use crate::env::sim::SimWorld;
+    use crate::store::gate::trim;
     use crate::store::{Batch, Durability, RequestId, Settings};
     use crate::types::{Digest, Limits};
 
@@ -250,7 +251,7 @@ mod tests {
         world.write(&store, 1, 40 << 10).await;
         store.checkpoint().await.unwrap();
         world.write(&store, 1, 40 << 10).await;
-        assert_eq!(store.shared().log.trim(Position(1)).unwrap(), Position(1));
+        trim(&world.world, store.shared(), Position(1));
         let below = store.mark(me(), "m", Some(Position(0))).await.unwrap_err();
         assert_eq!(below.kind(), ErrorKind::NotFound);
         assert!(below.message().contains("floor=`1`"), "{below}");
@@ -307,7 +308,7 @@ mod tests {
         world.write(&store, 1, 40 << 10).await;
         store.checkpoint().await.unwrap();
         world.write(&store, 1, 40 << 10).await;
-        assert_eq!(store.shared().log.trim(Position(2)).unwrap(), Position(2));
+        trim(&world.world, store.shared(), Position(2));
         for at in [mark("old"), At::Position(Position(1)), At::Time(before)] {
             let error = store.resolve(&at).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{at}");

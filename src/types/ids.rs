@@ -106,6 +106,11 @@ impl Digest {
         hasher.update(payload);
         Digest(hasher.finalize().into())
     }
+
+    /// `SHA-256(bytes)`.
+    pub fn of_bytes(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
 }
 
 impl Hash {

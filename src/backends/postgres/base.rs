@@ -1,33 +1,37 @@
 //! [`Base`]: the row of a base, as it was last seen.
 
 use sqlx::Row as _;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::PostgresError;
 use super::read::position;
 use super::write::{Seen, number};
 use crate::backends::readable::Readable;
-use crate::types::{Hash, LogId, ProjectionVersion, Stamp};
+use crate::types::{Hash, LogId, Position, ProjectionVersion, Stamp};
 
 const MAKE: &str = "insert into bases (name) values ($1) on conflict (name) do nothing";
 const LOAD: &str = "
-    select id, generation, log_id, stamp_format, position, chain, projection_names, projection_versions, retained, history
+    select id, generation, log_id, stamp_format, position, chain, projection_names, projection_versions, projection_since, retained,
+           history, damaged
     from bases where name = $1";
 const SAVE: &str = "
     update bases set generation = generation + 1, log_id = $3, stamp_format = $4, position = $5, chain = $6,
-                     projection_names = $7, projection_versions = $8, retained = $9, history = $10
+                     projection_names = $7, projection_versions = $8, projection_since = $9, retained = $10, history = $11
     where id = $1 and generation = $2";
 /// A new id: rows of the former one belong to nobody, and are removed in the background.
 const CLEAR: &str = "
     with former as (
         update bases set id = default, generation = generation + 1, log_id = null, stamp_format = null, position = null,
-                         chain = null, projection_names = '{}', projection_versions = '{}', retained = '{}', history = null
+                         chain = null, projection_names = '{}', projection_versions = '{}', projection_since = '{}',
+                         retained = '{}', history = null, damaged = null
         where id = $1
     )
     insert into cleared (base) values ($1) on conflict do nothing";
 
+const MARK_DAMAGED: &str = "update bases set damaged = $2 where id = $1";
+
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 4] = [MAKE, LOAD, SAVE, CLEAR];
+pub(super) const STATEMENTS: [&str; 5] = [MAKE, LOAD, SAVE, CLEAR, MARK_DAMAGED];
 
 /// What is known of a base.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +40,8 @@ pub(super) struct Base {
     pub(super) generation: i64,
     pub(super) stamp: Option<Stamp>,
     pub(super) readable: Readable,
+    /// Why the base is not trusted, until it is cleared.
+    pub(super) damage: Option<String>,
 }
 
 impl Base {
@@ -48,24 +54,15 @@ impl Base {
         }
         let Some(row) = row else { return Err(PostgresError::Meddled) };
         let mut base = Base { id: row.try_get(0)?, generation: row.try_get(1)?, ..Base::default() };
-        let Some(log_id) = row.try_get::<Option<Vec<u8>>, _>(2)? else { return Ok(base) };
-        let (names, versions): (Vec<String>, Vec<i64>) = (row.try_get(6)?, row.try_get(7)?);
-        let versions = versions.into_iter().map(|version| u32::try_from(version).map_err(nonsense));
-        let projections = names.into_iter().zip(versions);
-        let stamp = Stamp {
-            log_id: LogId(log_id.try_into().map_err(|_| nonsense("log_id"))?),
-            format: u32::try_from(row.try_get::<i64, _>(3)?).map_err(nonsense)?,
-            position: position(row.try_get(4)?)?,
-            chain: Hash(row.try_get::<Vec<u8>, _>(5)?.try_into().map_err(|_| nonsense("chain"))?),
-            projections: projections
-                .map(|(name, version)| Ok(ProjectionVersion { name, version: version? }))
-                .collect::<Result<_, PostgresError>>()?,
-            history: row.try_get::<Option<i64>, _>(9)?.map(position).transpose()?,
-        };
-        let retained: Vec<i64> = row.try_get(8)?;
-        let retained: Vec<_> = retained.into_iter().map(position).collect::<Result<_, _>>()?;
-        base.readable = Readable::new(stamp.position, retained);
-        base.stamp = Some(stamp);
+        base.damage = row.try_get(11)?;
+        match stamp(&row) {
+            Ok(Some((stamp, retained))) => {
+                base.readable = Readable::new(&stamp, retained);
+                base.stamp = Some(stamp);
+            }
+            Ok(None) => {}
+            Err(error) => base.damage = Some(error.to_string()),
+        }
         Ok(base)
     }
 
@@ -86,6 +83,7 @@ impl Base {
             .bind(&stamp.chain.0[..])
             .bind(stamp.projections.iter().map(|projection| projection.name.clone()).collect::<Vec<_>>())
             .bind(stamp.projections.iter().map(|projection| i64::from(projection.version)).collect::<Vec<_>>())
+            .bind(stamp.projections.iter().map(|projection| number(projection.since)).collect::<Vec<_>>())
             .bind(seen.positions())
             .bind(stamp.history.map(number))
             .execute(connection)
@@ -93,11 +91,42 @@ impl Base {
         if saved.rows_affected() == 1 { Ok(()) } else { Err(PostgresError::Meddled) }
     }
 
+    /// Writes down that a read met damage.
+    pub(super) async fn mark_damaged(connection: &mut PgConnection, id: i64, detail: &str) -> Result<(), PostgresError> {
+        sqlx::query(MARK_DAMAGED).bind(id).bind(detail).execute(connection).await?;
+        Ok(())
+    }
+
     /// Forgets everything; the rows go later.
     pub(super) async fn clear(&self, connection: &mut PgConnection) -> Result<(), PostgresError> {
         sqlx::query(CLEAR).bind(self.id).execute(connection).await?;
         Ok(())
     }
+}
+
+/// The stamp that a row holds, and what is retained.
+fn stamp(row: &PgRow) -> Result<Option<(Stamp, Vec<Position>)>, PostgresError> {
+    let Some(log_id) = row.try_get::<Option<Vec<u8>>, _>(2)? else { return Ok(None) };
+    let numbers = |column| Ok::<_, PostgresError>(row.try_get::<Vec<i64>, _>(column)?);
+    let (names, versions, since) = (row.try_get::<Vec<String>, _>(6)?, numbers(7)?, numbers(8)?);
+    if names.len() != versions.len() || names.len() != since.len() {
+        return Err(nonsense("projections"));
+    }
+    let mut projections = Vec::new();
+    for ((name, version), since) in names.into_iter().zip(versions).zip(since) {
+        let version = u32::try_from(version).map_err(nonsense)?;
+        projections.push(ProjectionVersion { name, version, since: position(since)? });
+    }
+    let stamp = Stamp {
+        log_id: LogId(log_id.try_into().map_err(|_| nonsense("log_id"))?),
+        format: u32::try_from(row.try_get::<i64, _>(3)?).map_err(nonsense)?,
+        position: position(row.try_get(4)?)?,
+        chain: Hash(row.try_get::<Vec<u8>, _>(5)?.try_into().map_err(|_| nonsense("chain"))?),
+        projections,
+        history: row.try_get::<Option<i64>, _>(10)?.map(position).transpose()?,
+    };
+    let retained = numbers(9)?.into_iter().map(position).collect::<Result<_, _>>()?;
+    Ok(Some((stamp, retained)))
 }
 
 fn nonsense(what: impl ToString) -> PostgresError {

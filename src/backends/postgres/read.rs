@@ -9,8 +9,7 @@ use sqlx::{FromRow as _, Row as _};
 use super::error::PostgresError;
 use super::key::Columns;
 use super::write::number;
-use crate::backends::{KeyVersion, VersionPage};
-use crate::types::{Entry, Page, Position, Slice};
+use crate::types::{Entry, KeyVersion, Page, Position, Slice, VersionPage};
 
 /// Bytes after which a page ends.
 const PAGE_BYTES: i64 = 1 << 20;
@@ -143,8 +142,7 @@ pub(super) async fn page(
     connection: &mut PgConnection,
     base: i64,
     at: At,
-    from: &[u8],
-    to: &[u8],
+    (from, to): (&[u8], &[u8]),
     limit: usize,
 ) -> Result<Saw<Page>, PostgresError> {
     let (bounds, limit) = (Bounds::of(from, to), limit.clamp(1, PAGE_ROWS));

@@ -4,11 +4,13 @@
 //! hides, which nobody can see. The server supersedes what it had before: for each chunk of keys first the live rows of
 //! these keys, then the new rows are copied in; at the end what range deletes hide of the rows that no key change met.
 
-use sqlx::Row as _;
+use std::time::Duration;
+
 use sqlx::postgres::PgConnection;
 
 use super::error::PostgresError;
 use super::key::Columns;
+use super::within;
 use super::rows::{COPY_LIVE, COPY_SUPERSEDED, Copied};
 use crate::backends::checked::CheckedChanges;
 use crate::backends::ranges::Ranges;
@@ -93,12 +95,12 @@ pub(super) fn number(position: Position) -> i64 {
     i64::try_from(position.0).unwrap_or(i64::MAX)
 }
 
-/// Writes the changes into an open transaction. `empty`: the base has no rows.
+/// Writes the changes into an open transaction; each step may take as long as `timeout`. `empty`: the base has no rows.
 pub(super) async fn changes(
     connection: &mut PgConnection,
-    base: i64,
-    empty: bool,
+    (base, empty): (i64, bool),
     readable: &Readable,
+    timeout: Duration,
     changes: CheckedChanges<'_>,
 ) -> Result<(), WriteError> {
     let mut ranges = Vec::new();
@@ -114,6 +116,7 @@ pub(super) async fn changes(
         connection,
         base,
         empty,
+        timeout,
         readable,
         seen: Seen::by(readable),
         ranges: Ranges::new(ranges),
@@ -132,6 +135,7 @@ struct Writer<'a> {
     connection: &'a mut PgConnection,
     base: i64,
     empty: bool,
+    timeout: Duration,
     readable: &'a Readable,
     seen: Seen,
     ranges: Ranges,
@@ -185,7 +189,7 @@ impl Writer<'_> {
             Some(until) if self.readable.any_in(version, Some(until)) => {
                 self.superseded.push_superseded(self.base, number(version), number(until), &group.columns, &value);
                 if self.superseded.len_bytes() >= CHUNK_BYTES {
-                    self.superseded.send(self.connection).await?;
+                    within(self.timeout, self.superseded.send(self.connection)).await?;
                 }
             }
             Some(_) => {}
@@ -215,18 +219,17 @@ impl Writer<'_> {
     async fn send(&mut self) -> Result<(), WriteError> {
         let closed = std::mem::take(&mut self.closed);
         if !closed.keys.is_empty() {
-            sqlx::query(SUPERSEDE_KEYS)
+            let query = sqlx::query(SUPERSEDE_KEYS)
                 .bind(self.base)
                 .bind(closed.partitions)
                 .bind(closed.keys)
                 .bind(closed.untils)
                 .bind(self.seen.history)
-                .bind(&self.seen.positions)
-                .execute(&mut *self.connection)
-                .await?;
+                .bind(&self.seen.positions);
+            within(self.timeout, query.execute(&mut *self.connection)).await?;
         }
-        self.live.send(self.connection).await?;
-        self.superseded.send(self.connection).await?;
+        within(self.timeout, self.live.send(self.connection)).await?;
+        within(self.timeout, self.superseded.send(self.connection)).await?;
         Ok(())
     }
 
@@ -251,14 +254,8 @@ impl Writer<'_> {
             if !end.is_empty() {
                 query = query.bind(to.partition).bind(to.key);
             }
-            query.execute(&mut *self.connection).await?;
+            within(self.timeout, query.execute(&mut *self.connection)).await?;
         }
         Ok(())
     }
-}
-
-/// Whether the tables hold any row of a base.
-pub(super) async fn is_empty(connection: &mut PgConnection, base: i64) -> Result<bool, PostgresError> {
-    let any = "select not exists (select from live where base = $1) and not exists (select from superseded where base = $1)";
-    Ok(sqlx::query(any).bind(base).fetch_one(connection).await?.try_get(0)?)
 }

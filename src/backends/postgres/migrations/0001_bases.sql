@@ -16,10 +16,13 @@ create table bases (
     chain bytea,
     projection_names text[] not null default '{}',
     projection_versions bigint[] not null default '{}',
+    projection_since bigint[] not null default '{}',
     -- Positions that are readable besides the stamp's, ascending.
     retained bigint[] not null default '{}',
     -- From here on every position is readable; null: no history is kept.
-    history bigint
+    history bigint,
+    -- Why the base is not trusted any more; it is used again once it was cleared.
+    damaged text
 );
 
 -- Ids whose rows are to be removed: a base that was cleared gets a new id, and the rows go in the background.

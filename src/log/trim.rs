@@ -1,0 +1,78 @@
+//! Trimming: the floor rises to a snapshot, and files below it go.
+//!
+//! The manifest is written into both slots before anything is removed: a damaged slot never leads back to files that
+//! are gone.
+
+use super::manifest::Manifest;
+use super::segment::SegmentId;
+use super::snapshot::Snapshot;
+use super::writer::FileLog;
+use super::{Log as _, LogError};
+use crate::types::Position;
+
+impl FileLog {
+    /// See [`super::Log::trim`].
+    pub(super) fn trim_to(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let invalid = |detail: String| LogError::InvalidSnapshot { detail };
+        let known = self.head_at(snapshot.head.position)?;
+        if known != snapshot.head || snapshot.head.position == Position::ZERO {
+            return Err(invalid(format!("it is not of this history, position=`{}`", snapshot.head.position)));
+        }
+        snapshot.open(self.env.fs.as_ref(), &self.dir).map_err(|error| match error {
+            LogError::Corrupt { detail, path, .. } => invalid(format!("{detail}, path=`{}`", path.display())),
+            error => error,
+        })?;
+        let (synced, before) = {
+            let view = self.view.lock();
+            (view.synced, view.manifest.clone())
+        };
+        let keep = keep.min(snapshot.head.position);
+        let former = match before.snapshot {
+            Some(current) if current.head.position < snapshot.head.position => Some(current),
+            _ => before.former,
+        };
+        let sealed = &before.segments[..before.segments.len() - 1];
+        let gone = sealed.partition_point(|entry| entry.last <= keep);
+        let mut trimmed = Manifest {
+            promise: synced.position,
+            floor: snapshot.head,
+            start: before.before(gone),
+            snapshot: Some(snapshot),
+            former: former.filter(|former| former.head.position >= keep),
+            segments: before.segments[gone..].to_vec(),
+            ..Manifest::clone(&before)
+        };
+        for _slot in 0..2 {
+            trimmed.generation += 1;
+            self.store_manifest(&mut writer, trimmed.clone())?;
+        }
+        drop(writer);
+        tracing::info!(floor = %self.floor(), start = %trimmed.start.position, "trimmed");
+        self.remove_unlisted();
+        Ok(())
+    }
+
+    /// Removes segments below the manifest's and snapshots that it does not list. A failure costs room, nothing else: the
+    /// next trim tries again.
+    fn remove_unlisted(&self) {
+        let manifest = self.view.lock().manifest.clone();
+        let first = manifest.segments.first().map_or(SegmentId(0), |entry| entry.id);
+        self.forget_places_below(first);
+        let listed: Vec<String> =
+            [manifest.snapshot, manifest.former].iter().flatten().map(Snapshot::file_name).collect();
+        let goes = |name: &String| match SegmentId::of_file_name(name) {
+            Some(id) => id < first,
+            None => Snapshot::is_file_name(name) && !listed.contains(name),
+        };
+        let fs = self.env.fs.as_ref();
+        let removed = fs.read_dir(&self.dir).and_then(|names| {
+            names.iter().filter(|name| goes(name)).try_for_each(|name| fs.remove_file(&self.dir.join(name)))?;
+            fs.sync_dir(&self.dir)
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, "trimmed files could not be removed");
+        }
+    }
+}
