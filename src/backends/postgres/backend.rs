@@ -23,8 +23,6 @@ use crate::backends::checked::CheckedChanges;
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, Usage};
 use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
-/// How long to wait for another process that just ended, in milliseconds: its connection may outlive it a little.
-const LOCK_WAIT_MS: u32 = 3000;
 /// How long a read waits for a server that refuses connections, or for one of its own that is free.
 const ACQUIRE_MAX: Duration = Duration::from_secs(5);
 /// The longest name of a base, in bytes.
@@ -131,7 +129,7 @@ impl PostgresBackend {
                              case when current_setting('synchronous_commit') = 'off'
                                   then set_config('synchronous_commit', 'on', false) end,
                              current_setting('transaction_read_only') = 'on'";
-        let row = sqlx::query(set_up).bind(LOCK_WAIT_MS.to_string()).fetch_one(&mut *connection).await?;
+        let row = sqlx::query(set_up).bind(self.settings.lock_wait.as_millis().to_string()).fetch_one(&mut *connection).await?;
         if row.try_get(2)? {
             return Err(PostgresError::ReadOnly);
         }
@@ -344,9 +342,14 @@ impl PostgresBackend {
             *writer = Some(self.session(writer.take()).await?);
             (base, sweep) = (self.known.read().base.clone(), self.known.read().sweep);
         }
-        let shrunk = base.readable.retain(at, keep);
-        if shrunk {
+        let before = base.readable.clone();
+        base.readable.retain(at, keep);
+        // What the history shows stays readable whoever lets go of it.
+        let forgets = before.retained().any(|position| base.readable.check(position).is_err());
+        if forgets {
             sweep = Some(Sweep::default());
+        } else {
+            self.known.write().base.readable = base.readable.clone();
         }
         let Some(sweep) = sweep else { return Ok(false) };
         // Taken while it works: a call that is dropped half-way leaves no connection behind that is in the midst of something.
@@ -355,7 +358,7 @@ impl PostgresBackend {
             *writer = Some(connection);
             return Ok(true);
         }
-        let swept = within(self.settings.timeout * PATIENCE, Self::sweep_on(&mut connection, &mut base, shrunk, sweep));
+        let swept = within(self.settings.timeout * PATIENCE, Self::sweep_on(&mut connection, &mut base, forgets, sweep));
         match swept.await {
             Ok(left) => {
                 let mut known = self.known.write();
@@ -375,11 +378,11 @@ impl PostgresBackend {
     async fn sweep_on(
         connection: &mut PgConnection,
         base: &mut Base,
-        shrunk: bool,
+        forgets: bool,
         sweep: Sweep,
     ) -> Result<Option<Sweep>, PostgresError> {
         sqlx::raw_sql("begin").execute(&mut *connection).await?;
-        if shrunk && let Some(stamp) = base.stamp.clone() {
+        if forgets && let Some(stamp) = base.stamp.clone() {
             base.save(&mut *connection, &stamp, &base.readable).await?;
             base.generation += 1;
         }

@@ -34,16 +34,19 @@ pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Resu
     if version(connection, schema, supported).await? == supported {
         return Ok(());
     }
+    // Taken before the transaction begins, which is when a session notices what others have made. An error ends the
+    // session, and with it the lock.
+    let lock = lock_key("schema", schema, "");
+    sqlx::query("select pg_advisory_lock($1)").bind(lock).execute(&mut *connection).await?;
     sqlx::raw_sql("begin").execute(&mut *connection).await?;
     let migrated = forward(connection, schema, supported).await;
     let end = if migrated.is_ok() { "commit" } else { "rollback" };
     sqlx::raw_sql(end).execute(&mut *connection).await?;
+    sqlx::query("select pg_advisory_unlock($1)").bind(lock).execute(&mut *connection).await?;
     migrated
 }
 
 async fn forward(connection: &mut PgConnection, schema: &str, supported: i64) -> Result<(), PostgresError> {
-    let lock = lock_key("schema", schema, "");
-    sqlx::query("select pg_advisory_xact_lock($1)").bind(lock).execute(&mut *connection).await?;
     let found = version(connection, schema, supported).await?;
     if found == 0 {
         let there: bool = sqlx::query("select to_regnamespace($1) is not null")

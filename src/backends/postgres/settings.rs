@@ -36,6 +36,8 @@ pub struct PostgresSettings {
     pub(super) schema: String,
     pub(super) connections_max: u32,
     pub(super) timeout: Duration,
+    /// How long to wait for another process that just ended: its connection may outlive it a little.
+    pub(super) lock_wait: Duration,
     has_password: bool,
 }
 
@@ -74,6 +76,7 @@ impl PostgresSettings {
             schema: "lakelog".to_owned(),
             connections_max: 8,
             timeout: Duration::from_secs(30),
+            lock_wait: Duration::from_secs(3),
             has_password,
         };
         schema.map_or(Ok(settings.clone()), |schema| settings.schema(schema))
