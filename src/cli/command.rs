@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::Store;
+use crate::store::{Builder, Store};
 use crate::types::{Error, ErrorKind, Result};
 
+use super::base::Base;
 use super::output::{self, Ended, Output};
 use super::{
     apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
@@ -42,6 +43,10 @@ struct GlobalArgs {
         value_name = "DIR"
     )]
     store: PathBuf,
+    /// Where checkpoints rest: postgres://[USER@]HOST[:PORT]/DATABASE[?schema=NAME] [default: in the store's directory].
+    /// Better without a password: PGPASSWORD and the password file are honoured
+    #[arg(long, global = true, env = "LAKELOG_BASE", hide_env_values = true, value_name = "URL")]
+    base: Option<String>,
     /// Answers, and errors, as one JSON object a line
     #[arg(long, global = true)]
     json: bool,
@@ -79,6 +84,8 @@ enum Verb {
 pub struct Shell {
     /// The store's directory.
     pub dir: PathBuf,
+    /// Where its checkpoints rest, unless in the directory.
+    pub base: Option<Base>,
     /// Whether bytes in arguments are hexadecimal.
     pub hex: bool,
     /// Where answers go.
@@ -86,13 +93,22 @@ pub struct Shell {
 }
 
 impl Shell {
+    /// What opens the store, with the base asked for.
+    pub fn builder(&self) -> Builder {
+        let builder = Store::builder(&self.dir);
+        match &self.base {
+            Some(base) => base.of(builder),
+            None => builder,
+        }
+    }
+
     /// Opens the store, does something with it, and closes it whatever came of that.
     ///
     /// # Errors
     ///
     /// That of what was done, else that of opening or closing.
     pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
-        let store = Store::open(&self.dir).await?;
+        let store = self.builder().open().await?;
         let done = work(&store, self).await;
         let closed = store.close().await;
         done.and_then(|done| closed.map(|()| done))
@@ -128,12 +144,13 @@ pub fn main() -> ExitCode {
 
 impl Command {
     async fn run(self) -> Result<Ended> {
-        let GlobalArgs { store: dir, json, hex, .. } = self.global;
+        let GlobalArgs { store: dir, base, json, hex, .. } = self.global;
         // The address is not repeated: it may hold a password.
         if dir.to_str().is_some_and(|dir| dir.starts_with("postgres://") || dir.starts_with("postgresql://")) {
             return Err(Error::new(ErrorKind::Invalid, "this version has no shared log; give a directory as --store"));
         }
-        let mut shell = Shell { dir, hex, out: Output::stdout(json) };
+        let base = base.as_deref().map(Base::new).transpose()?;
+        let mut shell = Shell { dir, base, hex, out: Output::stdout(json) };
         let ended = self.verb.run(&mut shell).await;
         // Answers given before a failure are given.
         let flushed = shell.out.flush();
@@ -215,6 +232,7 @@ mod tests {
             "lakelog init",
             "lakelog --json --hex --store x init",
             "lakelog init --json --store x",
+            "lakelog init --base postgres://host/db",
             "lakelog import - --overwrite --dry-run --actor a --reason r",
             "lakelog export --format kv-dump -o x --internal",
             "lakelog export --format ndjson",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::diagnostics::FileStats;
 use crate::env::Env;
-use crate::store::{Stats, Store};
+use crate::store::Stats;
 use crate::types::{ErrorKind, Result};
 
 use super::command::Shell;
@@ -91,7 +91,7 @@ impl fmt::Display for Answer {
 
 /// Needs the views for some figures; where the store does not open, the files give the others.
 pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
-    let (view, why) = match Store::open(&shell.dir).await {
+    let (view, why) = match shell.builder().open().await {
         Ok(store) => {
             let stats = store.stats().await;
             let closed = store.close().await;

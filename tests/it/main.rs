@@ -7,6 +7,8 @@ mod cli;
 mod kill;
 mod migrate;
 mod moving;
+mod postgres;
+mod postgres_server;
 mod proto;
 mod tidy;
 mod trouble;

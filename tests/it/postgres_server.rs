@@ -35,7 +35,7 @@ finish() {
 }
 if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions --wal-segsize=1 >"$dir/log" 2>&1
 then
-    printf '%s\n' 'local all locked scram-sha-256' 'local all all trust' >"$dir/data/pg_hba.conf"
+    printf '%s\n' 'local all +locked scram-sha-256' 'local all all trust' >"$dir/data/pg_hba.conf"
     echo ready
     while read -r word; do
         case $word in
@@ -92,6 +92,8 @@ impl Server {
         assert!(server.dir.as_os_str().len() < 80, "a socket's path ends at 107 bytes: {}", server.dir.display());
         server.expect("ready");
         server.say("start", "ready");
+        // Who is a member of this role has to give a password.
+        server.sql("postgres", "create role locked");
         server
     }
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, Postgres};
-use sqlx::{Connection as _, Row as _};
 
 use super::base::Base;
 use super::error::PostgresError;
@@ -114,25 +113,19 @@ impl PostgresBackend {
                 Err(error) => return Err(error),
             }
         }
-        let mut connection = within(self.settings.timeout, PgConnection::connect_with(&self.settings.options)).await?;
-        within(self.settings.timeout, schema::prepare(&mut connection, &self.settings.schema)).await?;
-        schema::migrate(&mut connection, &self.settings.schema).await?;
+        let mut connection = self.settings.session().await?;
         within(self.settings.timeout, self.lock(&mut connection)).await?;
         within(self.settings.timeout, self.learn(&mut connection)).await?;
         Ok(connection)
     }
 
-    /// Takes the base for this connection, and sees that it may be written.
+    /// Takes the base for this connection.
     async fn lock(&self, connection: &mut PgConnection) -> Result<(), PostgresError> {
         // What is acknowledged has to be durable, whatever the role's default.
         let set_up = "select set_config('lock_timeout', $1, false),
                              case when current_setting('synchronous_commit') = 'off'
-                                  then set_config('synchronous_commit', 'on', false) end,
-                             current_setting('transaction_read_only') = 'on'";
-        let row = sqlx::query(set_up).bind(self.settings.lock_wait.as_millis().to_string()).fetch_one(&mut *connection).await?;
-        if row.try_get(2)? {
-            return Err(PostgresError::ReadOnly);
-        }
+                                  then set_config('synchronous_commit', 'on', false) end";
+        sqlx::query(set_up).bind(self.settings.lock_wait.as_millis().to_string()).execute(&mut *connection).await?;
         let key = lock_key("base", &self.settings.schema, &self.name);
         match sqlx::query("select pg_advisory_lock($1)").bind(key).execute(&mut *connection).await {
             Err(sqlx::Error::Database(answer)) if answer.code().as_deref() == Some("55P03") => {
@@ -140,8 +133,8 @@ impl PostgresBackend {
             }
             locked => {
                 locked?;
-                sqlx::query("select set_config('lock_timeout', '0', false)").execute(&mut *connection).await?;
-                sweep::check_privileges(connection).await
+                sqlx::query("select set_config('lock_timeout', '0', false)").execute(connection).await?;
+                Ok(())
             }
         }
     }

@@ -16,6 +16,12 @@ const SESSION: &str = "set enable_seqscan = off; set enable_bitmapscan = off; se
                        set enable_mergejoin = off; set plan_cache_mode = force_generic_plan; set jit = off; \
                        set client_min_messages = warning;";
 
+/// Whether the session may write at all, and the role everything that is ever written.
+const PRIVILEGES: &str = "
+    select current_setting('transaction_read_only') = 'on', bool_and(has_table_privilege(name, privilege))
+    from unnest(array['bases', 'cleared', 'live', 'superseded']) as name,
+         unnest(array['select', 'insert', 'update', 'delete']) as privilege";
+
 /// Sets a new connection up.
 pub(super) async fn prepare(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
     let set_up = format!("{SESSION} set search_path = \"{schema}\"");
@@ -84,6 +90,19 @@ async fn version(connection: &mut PgConnection, schema: &str, supported: i64) ->
         return Err(PostgresError::NewerSchema { found, supported });
     }
     Ok(found)
+}
+
+/// Sees that the role may do what will be done, so that it is told when connecting and not at the first checkpoint.
+pub(super) async fn check_privileges(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    let row = sqlx::query(PRIVILEGES).fetch_one(connection).await?;
+    if row.try_get(0)? {
+        return Err(PostgresError::ReadOnly);
+    }
+    if row.try_get(1)? {
+        return Ok(());
+    }
+    let cure = "grant select, insert, update, delete on all tables in the schema";
+    Err(PostgresError::Privilege { cure, detail: "the tables cannot be written".to_owned() })
 }
 
 fn making(error: sqlx::Error) -> PostgresError {

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
 
+use super::error::PostgresError;
+use super::{schema, within};
 use crate::backends::BackendError;
 
 /// The longest name that Postgres gives a schema, in bytes.
@@ -114,6 +116,21 @@ impl PostgresSettings {
     /// Whether the URL itself held a password, which others may see where URLs are seen.
     pub fn has_password(&self) -> bool {
         self.has_password
+    }
+
+    /// Connects and brings the schema to this version, as [`PostgresBackend::connect`](super::PostgresBackend::connect) does,
+    /// without taking a base.
+    pub(crate) async fn try_out(&self) -> Result<(), BackendError> {
+        self.session().await.map(drop).map_err(|error| error.at(&self.place()))
+    }
+
+    /// A connection that is set up, to a schema of this version that may be written.
+    pub(super) async fn session(&self) -> Result<PgConnection, PostgresError> {
+        let mut connection = within(self.timeout, PgConnection::connect_with(&self.options)).await?;
+        within(self.timeout, schema::prepare(&mut connection, &self.schema)).await?;
+        schema::migrate(&mut connection, &self.schema).await?;
+        within(self.timeout, schema::check_privileges(&mut connection)).await?;
+        Ok(connection)
     }
 
     /// The server, the database and the schema, for messages.

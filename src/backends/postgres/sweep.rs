@@ -26,14 +26,10 @@ const REMOVE_UNSEEN: &str = "
 /// What the tables take, those of other bases included.
 const DISK_BYTES: &str = "
     select pg_total_relation_size('live') + pg_total_relation_size('superseded')";
-const PRIVILEGES: &str = "
-    select bool_and(has_table_privilege(name, privilege))
-    from unnest(array['bases', 'cleared', 'live', 'superseded']) as name,
-         unnest(array['select', 'insert', 'update', 'delete']) as privilege";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 8] =
-    [CLEARED, REMOVE_LIVE, REMOVE_SUPERSEDED, FORGET, BLOCKS, REMOVE_UNSEEN, DISK_BYTES, PRIVILEGES];
+pub(super) const STATEMENTS: [&str; 7] =
+    [CLEARED, REMOVE_LIVE, REMOVE_SUPERSEDED, FORGET, BLOCKS, REMOVE_UNSEEN, DISK_BYTES];
 
 /// How far a walk over `superseded` has come. Rows never move, and those that are added meanwhile are seen by somebody.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,13 +71,4 @@ impl Sweep {
 pub(super) async fn disk_bytes(connection: &mut PgConnection) -> Result<u64, PostgresError> {
     let bytes: i64 = sqlx::query(DISK_BYTES).fetch_one(connection).await?.try_get(0)?;
     Ok(u64::try_from(bytes).unwrap_or_default())
-}
-
-/// Sees that the role may do everything that is ever done, so that it is told when connecting and not at the first checkpoint.
-pub(super) async fn check_privileges(connection: &mut PgConnection) -> Result<(), PostgresError> {
-    if sqlx::query(PRIVILEGES).fetch_one(connection).await?.try_get(0)? {
-        return Ok(());
-    }
-    let cure = "grant select, insert, update, delete on all tables in the schema";
-    Err(PostgresError::Privilege { cure, detail: "the tables cannot be written".to_owned() })
 }

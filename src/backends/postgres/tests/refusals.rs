@@ -79,11 +79,11 @@ fn a_password_in_the_url_is_noticed() {
 async fn logins_databases_and_servers_that_are_not_there() {
     let server = Server::shared();
     let url = server.database();
-    server.sql("postgres", &format!("create role locked login password '{SECRET}'"));
-    server.sql("postgres", &format!("grant create on database {} to locked", database_of(&url)));
-    let locked = server.url("locked", database_of(&url));
-    refuses(&locked.replace("locked@", "locked:wrong@"), ErrorKind::Unavailable, "PGPASSWORD").await;
-    let right = locked.replace("locked@", &format!("locked:{SECRET}@"));
+    server.sql("postgres", &format!("create role keeper login password '{SECRET}' in role locked"));
+    server.sql("postgres", &format!("grant create on database {} to keeper", database_of(&url)));
+    let locked = server.url("keeper", database_of(&url));
+    refuses(&locked.replace("keeper@", "keeper:wrong@"), ErrorKind::Unavailable, "PGPASSWORD").await;
+    let right = locked.replace("keeper@", &format!("keeper:{SECRET}@"));
     connect(&right, "test").await;
     refuses(&server.url("nobody", "postgres"), ErrorKind::Unavailable, "refused the login").await;
     let absent = server.url("postgres", "absent");
