@@ -162,7 +162,8 @@ fn binaries() -> PathBuf {
     found.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
     found.splice(0..0, std::env::split_paths(&path));
-    let complete = |dir: &PathBuf| ["initdb", "postgres", "pg_isready", "psql"].iter().all(|name| dir.join(name).is_file());
+    let complete =
+        |dir: &PathBuf| ["initdb", "postgres", "pg_isready", "psql"].iter().all(|name| dir.join(name).is_file());
     found.into_iter().rfind(complete).unwrap_or_else(|| panic!("no Postgres server is installed; {INSTALL}"))
 }
 
@@ -175,7 +176,8 @@ fn other_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string(Path::new("/etc/passwd")).unwrap_or_default();
     let found = users.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        (fields.first() == Some(&"postgres")).then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))
+        (fields.first() == Some(&"postgres"))
+            .then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))
     });
     Some(found.flatten().unwrap_or((65534, 65534)))
 }

@@ -5,25 +5,22 @@
 //! generation; each read brings the generation that it saw, and one that is not the known one makes the base known anew.
 
 use std::fmt;
-use std::time::Duration;
 
 use parking_lot::RwLock;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, Postgres};
+use sqlx::postgres::PgConnection;
 
 use super::base::Base;
 use super::error::PostgresError;
+use super::pool::{Pool, Pooled};
 use super::read::{self, At, Saw};
 use super::settings::PostgresSettings;
 use super::sweep::{self, Sweep};
 use super::write::{self, WriteError};
-use super::{lock_key, schema, within};
+use super::{lock_key, within};
 use crate::backends::checked::CheckedChanges;
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, Usage};
 use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
-/// How long a read waits for a server that refuses connections, or for one of its own that is free.
-const ACQUIRE_MAX: Duration = Duration::from_secs(5);
 /// The longest name of a base, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Reads are tried again when the base changes meanwhile, so many times.
@@ -41,7 +38,7 @@ pub struct PostgresBackend {
     settings: PostgresSettings,
     name: String,
     place: String,
-    pool: PgPool,
+    pool: Pool,
     /// The connection that holds the lock; empty when there is none that can be trusted.
     writer: tokio::sync::Mutex<Option<PgConnection>>,
     known: RwLock<Known>,
@@ -80,19 +77,9 @@ impl PostgresBackend {
             let detail = format!("empty, above {NAME_BYTES_MAX} bytes, or with a zero byte");
             return Err(BackendError::Unusable { what: "name of a base", detail });
         }
-        let schema = settings.schema.clone();
-        let options = PgPoolOptions::new()
-            .max_connections(settings.connections_max)
-            .acquire_timeout(settings.timeout.min(ACQUIRE_MAX))
-            // A stale connection shows itself, and another one is taken.
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| {
-                let schema = schema.clone();
-                Box::pin(async move { schema::prepare(connection, &schema).await })
-            });
         let backend = PostgresBackend {
             place: settings.place(),
-            pool: options.connect_lazy_with(settings.options.clone()),
+            pool: Pool::new(settings.clone()),
             settings,
             name: name.to_owned(),
             writer: tokio::sync::Mutex::default(),
@@ -192,8 +179,8 @@ impl PostgresBackend {
         .await
     }
 
-    async fn connection(&self) -> Result<PoolConnection<Postgres>, PostgresError> {
-        within(self.settings.timeout, self.pool.acquire()).await
+    async fn pooled(&self) -> Result<Pooled<'_>, BackendError> {
+        self.pool.take().await.map_err(|error| error.at(&self.place))
     }
 
     /// What a read found, if it can be believed; `None` when it has to be tried again.
@@ -201,28 +188,33 @@ impl PostgresBackend {
         &self,
         spot: Spot,
         tries: &mut u32,
-        connection: Option<PoolConnection<Postgres>>,
+        pooled: Pooled<'_>,
         saw: Result<Saw<T>, PostgresError>,
     ) -> Result<Option<T>, BackendError> {
         *tries += 1;
         match saw {
-            Ok(saw) if saw.generation == Some(spot.generation) => return Ok(Some(saw.found)),
-            Ok(_) if *tries > READS_MAX => return Err(PostgresError::Meddled.at(&self.place)),
-            Ok(_) => self.relearn(spot.generation).await.map_err(|error| error.at(&self.place))?,
+            Ok(saw) => {
+                self.pool.give(pooled);
+                if saw.generation == Some(spot.generation) {
+                    return Ok(Some(saw.found));
+                }
+                if *tries > READS_MAX {
+                    return Err(PostgresError::Meddled.at(&self.place));
+                }
+                self.relearn(spot.generation).await.map_err(|error| error.at(&self.place))?;
+                Ok(None)
+            }
             Err(error) => {
-                let useless = error.is_lost() || matches!(error, PostgresError::Late { .. });
-                if let Some(mut connection) = connection.filter(|_| useless) {
-                    connection.close_on_drop();
-                    // Each connection of the pool goes stale by itself.
-                    if error.is_lost() && *tries <= self.settings.connections_max {
-                        return Ok(None);
-                    }
+                drop(pooled);
+                // A connection that lay idle for long is the likeliest to be lost, and others with it.
+                if error.is_lost() && (*tries == 1 || self.pool.forget()) && *tries <= READS_MAX {
+                    self.pool.forget();
+                    return Ok(None);
                 }
                 self.mark_damaged(&error).await;
-                return Err(error.at(&self.place));
+                Err(error.at(&self.place))
             }
         }
-        Ok(None)
     }
 
     /// Remembers damage that the server found, for this process and for the next open.
@@ -242,7 +234,9 @@ impl PostgresBackend {
 
     async fn write_now(&self, stamp: &Stamp, keep: &[Position], changes: Changes<'_>) -> Result<(), BackendError> {
         if stamp.position > POSITION_MAX {
-            return Err(BackendError::Invalid { detail: format!("above what Postgres counts to, stamp=`{}`", stamp.position) });
+            return Err(BackendError::Invalid {
+                detail: format!("above what Postgres counts to, stamp=`{}`", stamp.position),
+            });
         }
         let mut writer = self.writer.lock().await;
         let mut connection = self.session(writer.take()).await.map_err(|error| error.at(&self.place))?;
@@ -295,8 +289,7 @@ impl PostgresBackend {
                 }
             };
         }
-        let changes =
-            CheckedChanges::new(base.stamp.as_ref(), stamp, keep, changes).map_err(WriteError::Changes)?;
+        let changes = CheckedChanges::new(base.stamp.as_ref(), stamp, keep, changes).map_err(WriteError::Changes)?;
         let mut readable = base.readable.clone();
         readable.advance(stamp, keep);
         let patience = self.settings.timeout * PATIENCE;
@@ -351,7 +344,8 @@ impl PostgresBackend {
             *writer = Some(connection);
             return Ok(true);
         }
-        let swept = within(self.settings.timeout * PATIENCE, Self::sweep_on(&mut connection, &mut base, forgets, sweep));
+        let swept =
+            within(self.settings.timeout * PATIENCE, Self::sweep_on(&mut connection, &mut base, forgets, sweep));
         match swept.await {
             Ok(left) => {
                 let mut known = self.known.write();
@@ -431,14 +425,10 @@ impl Backend for PostgresBackend {
             let mut tries = 0;
             loop {
                 let (place, spot) = self.spot(at).await?;
-                let (connection, saw) = match self.connection().await {
-                    Ok(mut connection) => {
-                        let saw = within(self.settings.timeout, read::get(&mut connection, spot.base, place, key)).await;
-                        (Some(connection), saw)
-                    }
-                    Err(error) => (None, Err(error)),
-                };
-                if let Some(found) = self.judge(spot, &mut tries, connection, saw).await? {
+                let mut pooled = self.pooled().await?;
+                let read = read::get(&mut pooled.connection, spot.base, place, key);
+                let saw = within(self.settings.timeout, read).await;
+                if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }
             }
@@ -450,15 +440,10 @@ impl Backend for PostgresBackend {
             let mut tries = 0;
             loop {
                 let (place, spot) = self.spot(at).await?;
-                let (connection, saw) = match self.connection().await {
-                    Ok(mut connection) => {
-                        let read = read::page(&mut connection, spot.base, place, (from, to), limit);
-                        let saw = within(self.settings.timeout, read).await;
-                        (Some(connection), saw)
-                    }
-                    Err(error) => (None, Err(error)),
-                };
-                if let Some(found) = self.judge(spot, &mut tries, connection, saw).await? {
+                let mut pooled = self.pooled().await?;
+                let read = read::page(&mut pooled.connection, spot.base, place, (from, to), limit);
+                let saw = within(self.settings.timeout, read).await;
+                if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }
             }
@@ -482,15 +467,10 @@ impl Backend for PostgresBackend {
                         Ok((base.readable.history().unwrap_or_default(), Spot::of(base)))
                     })
                     .await?;
-                let (connection, saw) = match self.connection().await {
-                    Ok(mut connection) => {
-                        let read = read::versions(&mut connection, spot.base, history, (from, below), to, limit);
-                        let saw = within(self.settings.timeout, read).await;
-                        (Some(connection), saw)
-                    }
-                    Err(error) => (None, Err(error)),
-                };
-                if let Some(found) = self.judge(spot, &mut tries, connection, saw).await? {
+                let mut pooled = self.pooled().await?;
+                let read = read::versions(&mut pooled.connection, spot.base, history, (from, below), to, limit);
+                let saw = within(self.settings.timeout, read).await;
+                if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }
             }

@@ -92,7 +92,11 @@ impl Base {
     }
 
     /// Writes down that a read met damage.
-    pub(super) async fn mark_damaged(connection: &mut PgConnection, id: i64, detail: &str) -> Result<(), PostgresError> {
+    pub(super) async fn mark_damaged(
+        connection: &mut PgConnection,
+        id: i64,
+        detail: &str,
+    ) -> Result<(), PostgresError> {
         sqlx::query(MARK_DAMAGED).bind(id).bind(detail).execute(connection).await?;
         Ok(())
     }

@@ -57,6 +57,12 @@ impl PostgresError {
     }
 }
 
+impl From<tokio::sync::AcquireError> for PostgresError {
+    fn from(error: tokio::sync::AcquireError) -> PostgresError {
+        PostgresError::Lost { detail: error.to_string() }
+    }
+}
+
 impl From<sqlx::Error> for PostgresError {
     fn from(error: sqlx::Error) -> PostgresError {
         let detail = error.to_string();

@@ -57,9 +57,11 @@ mod tests {
         let mut strings = vec![Vec::new()];
         for from in 0..5 {
             let longest: Vec<Vec<u8>> = strings.iter().filter(|string| string.len() == from).cloned().collect();
-            strings.extend(longest.iter().flat_map(|string| {
-                [0, 1, 2, 0xfe, 0xff].map(|byte| string.iter().copied().chain([byte]).collect())
-            }));
+            strings.extend(
+                longest.iter().flat_map(|string| {
+                    [0, 1, 2, 0xfe, 0xff].map(|byte| string.iter().copied().chain([byte]).collect())
+                }),
+            );
         }
         strings.sort();
         let columns: Vec<Columns> = strings.iter().map(|string| Columns::of(string)).collect();

@@ -23,6 +23,7 @@ mod backend;
 mod base;
 mod error;
 mod key;
+mod pool;
 mod read;
 mod rows;
 mod schema;

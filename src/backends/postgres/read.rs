@@ -13,6 +13,8 @@ use crate::types::{Entry, KeyVersion, Page, Position, Slice, VersionPage};
 
 /// Bytes after which a page ends.
 const PAGE_BYTES: i64 = 1 << 20;
+/// What a row of an index holds at most, in bytes.
+const INDEX_ROW_BYTES_MAX: usize = 2704;
 /// Rows of a page at most: the server looks at all of them before it cuts by bytes.
 const PAGE_ROWS: usize = 4 << 10;
 
@@ -32,74 +34,66 @@ const GET_PAST: &str = "
     ) e on e.version <= $4
     where b.id = $1";
 
-/// A page from rows in order; `$1` the base, `$2` and `$3` where it begins, `$4` rows, `$5` bytes at most.
-macro_rules! page {
-    ($columns:literal, $rows:expr, $order:literal) => {
+const LIVE_PAGE: &str = "
+    select b.generation, e.partition, e.key, e.version, e.value
+    from bases b left join lateral (
+        select *, coalesce(sum(octet_length(partition) + octet_length(key) + octet_length(value)) over (
+            order by partition, key rows between unbounded preceding and 1 preceding), 0) as before
+        from (
+            select partition, key, version, value from live
+            where base = $1 and (partition, key) >= ($2, $3) and (partition, key) < ($4, $5)
+            order by partition, key limit $6
+        ) row
+    ) e on e.before < $7
+    where b.id = $1";
+
+/// A page from both tables, `$1` the base, `$2` to `$5` its range, at most `$6` rows and `$7` bytes. It reaches as far as so many rows of `live`,
+/// seen or not, so that neither table is read to its end for a page that the other one fills. The row without a version
+/// says how far that is, where `live` has more.
+macro_rules! page_of_both {
+    ($order:literal, $superseded:literal, $live:literal) => {
         concat!(
-            "select b.generation, ", $columns,
-            " from bases b left join lateral (
-                select *, coalesce(sum(octet_length(partition) + octet_length(key) + octet_length(value)) over (
-                    order by ", $order, " rows between unbounded preceding and 1 preceding), 0) as before
-                from (", $rows, " order by ", $order, " limit $4) row
-            ) e on e.before < $5
-            where b.id = $1 order by ", $order
-        )
-    };
-}
-macro_rules! live_page {
-    ($end:literal) => {
-        page!(
-            "e.partition, e.key, e.version, e.value",
-            concat!(
-                "select partition, key, version, value from live where base = $1 and (partition, key) >= ($2, $3)",
-                $end
-            ),
-            "partition, key"
-        )
-    };
-}
-/// `$6` the position.
-macro_rules! past_page {
-    ($end:literal) => {
-        page!(
-            "e.partition, e.key, e.version, e.value",
-            concat!(
-                "select partition, key, version, value from live
-                 where base = $1 and version <= $6 and (partition, key) >= ($2, $3)", $end,
-                " union all
-                 select partition, key, version, value from superseded
-                 where base = $1 and version <= $6 and until > $6 and (partition, key) >= ($2, $3)", $end
-            ),
-            "partition, key"
-        )
-    };
-}
-/// `$6` from where history is kept, `$7` below which the first key's versions lie. What is live has no end: the largest number.
-macro_rules! versions_page {
-    ($end:literal) => {
-        page!(
-            "e.partition, e.key, e.version, e.value, e.until",
-            concat!(
-                "select * from (
+            "select b.generation, e.partition, e.key, e.version, e.value, e.until
+            from bases b left join lateral (
+                with near as materialized (
                     select partition, key, version, 9223372036854775807 as until, value from live
-                    where base = $1 and (partition, key) >= ($2, $3)", $end,
-                "   union all
+                    where base = $1 and (partition, key) >= ($2, $3) and (partition, key) < ($4, $5)
+                    order by partition, key limit $6
+                ), reach as materialized (
+                    select partition, key from near where (select count(*) from near) = $6
+                    order by partition desc, key desc limit 1
+                ), past as materialized (
                     select partition, key, version, until, value from superseded
-                    where base = $1 and until > $6 and (partition, key) >= ($2, $3)", $end,
-                ") version where version < $7 or (partition, key) <> ($2, $3)"
-            ),
-            "partition, key, until desc"
+                    where base = $1 and (partition, key) >= ($2, $3) and (partition, key) < ($4, $5)
+                    and (partition, key) <= (coalesce((select partition from reach), $4), coalesce((select key from reach), $5))
+                    and ", $superseded, " order by ", $order, " limit $6
+                ), measured as (
+                    select *, coalesce(sum(octet_length(partition) + octet_length(key) + octet_length(value)) over (
+                        order by ", $order, " rows between unbounded preceding and 1 preceding), 0) as before
+                    from (
+                        select * from past union all select * from near where ", $live,
+            "           order by ", $order, " limit $6
+                    ) row
+                )
+                select partition, key, version, until, value from measured where before < $7
+                union all
+                select partition, key, null, null, null from reach
+            ) e on true
+            where b.id = $1"
         )
     };
 }
-const LIVE_PAGE: [&str; 2] = [live_page!(""), live_page!(" and (partition, key) < ($6, $7)")];
-const PAST_PAGE: [&str; 2] = [past_page!(""), past_page!(" and (partition, key) < ($7, $8)")];
-const VERSIONS_PAGE: [&str; 2] = [versions_page!(""), versions_page!(" and (partition, key) < ($8, $9)")];
+/// `$8` the position.
+const PAST_PAGE: &str = page_of_both!("partition, key", "version <= $8 and until > $8", "version <= $8");
+/// `$8` from where history is kept, `$9` below which the first key's versions lie. What is live has no end: the largest number.
+const VERSIONS_PAGE: &str = page_of_both!(
+    "partition, key, until desc",
+    "until > $8 and (version < $9 or (partition, key) <> ($2, $3))",
+    "version < $9 or (partition, key) <> ($2, $3)"
+);
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 8] = [
-    GET_LIVE, GET_PAST, LIVE_PAGE[0], LIVE_PAGE[1], PAST_PAGE[0], PAST_PAGE[1], VERSIONS_PAGE[0], VERSIONS_PAGE[1],
-];
+pub(super) const STATEMENTS: [&str; 5] = [GET_LIVE, GET_PAST, LIVE_PAGE, PAST_PAGE, VERSIONS_PAGE];
 
 /// What a statement saw.
 pub(super) struct Saw<T> {
@@ -146,23 +140,22 @@ pub(super) async fn page(
     limit: usize,
 ) -> Result<Saw<Page>, PostgresError> {
     let (bounds, limit) = (Bounds::of(from, to), limit.clamp(1, PAGE_ROWS));
-    let statements = if matches!(at, At::Stamp) { LIVE_PAGE } else { PAST_PAGE };
-    let mut query = bounds.begin(statements, base, limit);
-    if let At::Past(at) = at {
-        query = query.bind(number(at));
-    }
-    let rows = bounds.end(query).fetch_all(connection).await?;
+    let query = match at {
+        At::Stamp => bounds.query(LIVE_PAGE, base, limit),
+        At::Past(at) => bounds.query(PAST_PAGE, base, limit).bind(number(at)),
+    };
+    let rows = query.fetch_all(connection).await?;
     let mut page = Page::default();
+    let (found, reach) = entries(&rows)?;
     let mut bytes = 0;
-    for row in entries(&rows)? {
+    for row in found {
         bytes += row.bytes();
         page.entries.push(Entry { encoded_key: row.encoded_key, version: row.version, value: row.value });
     }
-    if (page.entries.len() >= limit || bytes >= PAGE_BYTES)
-        && let Some(last) = page.entries.last()
-    {
-        page.next = Some(after(&last.encoded_key));
-    }
+    page.next = match page.entries.last() {
+        Some(last) if page.entries.len() >= limit || bytes >= PAGE_BYTES => Some(after(&last.encoded_key)),
+        _ => reach.map(|reach| after(&reach)),
+    };
     Ok(Saw { generation: generation(&rows)?, found: page })
 }
 
@@ -176,11 +169,12 @@ pub(super) async fn versions(
     limit: usize,
 ) -> Result<Saw<VersionPage>, PostgresError> {
     let (bounds, limit) = (Bounds::of(from, to), limit.clamp(1, PAGE_ROWS));
-    let query = bounds.begin(VERSIONS_PAGE, base, limit).bind(number(history)).bind(number(below));
-    let rows = bounds.end(query).fetch_all(connection).await?;
+    let query = bounds.query(VERSIONS_PAGE, base, limit).bind(number(history)).bind(number(below));
+    let rows = query.fetch_all(connection).await?;
     let mut page = VersionPage::default();
-    let mut bytes = 0;
-    for row in entries(&rows)? {
+    let (found, reach) = entries(&rows)?;
+    let (many, mut bytes) = (found.len() >= limit, 0);
+    for row in found {
         bytes += row.bytes();
         // Where the next newer version began, or the page does: an end before that is a delete.
         let newer = match page.versions.last() {
@@ -194,38 +188,34 @@ pub(super) async fn versions(
         }
         page.versions.push(KeyVersion { encoded_key: row.encoded_key, version: row.version, value: Some(row.value) });
     }
-    let more = rows.len() >= limit || bytes >= PAGE_BYTES || page.versions.len() > limit;
+    let cut = many || bytes >= PAGE_BYTES || page.versions.len() > limit;
     page.versions.truncate(limit);
-    if more && let Some(last) = page.versions.last() {
-        page.next = Some((last.encoded_key.clone(), last.version));
-    }
+    page.next = match page.versions.last() {
+        Some(last) if cut => Some((last.encoded_key.clone(), last.version)),
+        _ => reach.map(|reach| (after(&reach), Position::MAX)),
+    };
     Ok(Saw { generation: generation(&rows)?, found: page })
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
-/// A range of keys; `to` absent: to the end.
+/// A range of keys.
 struct Bounds {
     from: Columns,
-    to: Option<Columns>,
+    to: Columns,
 }
 
 impl Bounds {
+    /// `to` empty: to the end, which is above every key that fits a row of an index.
     fn of(from: &[u8], to: &[u8]) -> Bounds {
-        Bounds { from: Columns::of(from), to: (!to.is_empty()).then(|| Columns::of(to)) }
+        let end = || Columns { partition: vec![0xff; INDEX_ROW_BYTES_MAX], key: Vec::new() };
+        Bounds { from: Columns::of(from), to: if to.is_empty() { end() } else { Columns::of(to) } }
     }
 
-    fn begin(&self, [to_end, below]: [&'static str; 2], base: i64, limit: usize) -> Query<'static> {
-        let statement = if self.to.is_some() { below } else { to_end };
-        let query = sqlx::query(statement).bind(base).bind(self.from.partition.clone()).bind(self.from.key.clone());
-        query.bind(limit as i64).bind(PAGE_BYTES)
-    }
-
-    fn end<'q>(self, query: Query<'q>) -> Query<'q> {
-        match self.to {
-            Some(to) => query.bind(to.partition).bind(to.key),
-            None => query,
-        }
+    fn query(self, statement: &'static str, base: i64, limit: usize) -> Query<'static> {
+        let Bounds { from, to } = self;
+        let query = sqlx::query(statement).bind(base).bind(from.partition).bind(from.key);
+        query.bind(to.partition).bind(to.key).bind(limit as i64).bind(PAGE_BYTES)
     }
 }
 
@@ -260,15 +250,20 @@ impl sqlx::FromRow<'_, PgRow> for VersionRow {
     }
 }
 
-/// The rows that are entries: a base without any gives one that is none.
-fn entries(rows: &[PgRow]) -> Result<Vec<VersionRow>, PostgresError> {
-    let mut found = Vec::with_capacity(rows.len());
+/// The rows that are entries, in order, and how far the page reaches if `live` goes on. A base without any gives a row
+/// that is neither.
+fn entries(rows: &[PgRow]) -> Result<(Vec<VersionRow>, Option<Slice>), PostgresError> {
+    let (mut found, mut reach) = (Vec::with_capacity(rows.len()), None);
     for row in rows {
         if row.try_get::<Option<i64>, _>(3)?.is_some() {
             found.push(VersionRow::from_row(row)?);
+        } else if let Some(partition) = row.try_get::<Option<&[u8]>, _>(1)? {
+            reach = Some(Columns::join(partition, row.try_get(2)?).into());
         }
     }
-    Ok(found)
+    // As the server counted them: an order within a statement is no promise of its answer's.
+    found.sort_by(|a, b| a.encoded_key.cmp(&b.encoded_key).then(b.version.cmp(&a.version)));
+    Ok((found, reach))
 }
 
 fn generation(rows: &[PgRow]) -> Result<Option<i64>, PostgresError> {

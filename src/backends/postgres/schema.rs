@@ -30,8 +30,10 @@ pub(super) async fn prepare(connection: &mut PgConnection, schema: &str) -> Resu
 
 /// Brings the schema to this version. One process at a time; others wait.
 pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Result<(), PostgresError> {
-    let server: i32 =
-        sqlx::query("select current_setting('server_version_num')::int").fetch_one(&mut *connection).await?.try_get(0)?;
+    let server: i32 = sqlx::query("select current_setting('server_version_num')::int")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     if server < SERVER_OLDEST {
         return Err(PostgresError::OldServer { found: server, needed: SERVER_OLDEST });
     }
@@ -64,7 +66,8 @@ async fn forward(connection: &mut PgConnection, schema: &str, supported: i64) ->
             let create = format!("create schema \"{schema}\"");
             sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await.map_err(making)?;
         }
-        let versions = "create table schema_versions (version bigint primary key, made timestamptz not null default now())";
+        let versions =
+            "create table schema_versions (version bigint primary key, made timestamptz not null default now())";
         sqlx::raw_sql(versions).execute(&mut *connection).await.map_err(making)?;
     }
     for (number, statements) in (1..).zip(MIGRATIONS).skip(found as usize) {

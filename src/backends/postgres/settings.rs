@@ -93,7 +93,9 @@ impl PostgresSettings {
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         let first = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
         if !first || !name.bytes().all(legal) || name.len() > SCHEMA_BYTES_MAX || name.starts_with("pg_") {
-            return Err(unusable("a schema is named by at most 63 of a to z, 0 to 9 and _, no digit first, not pg_..."));
+            return Err(unusable(
+                "a schema is named by at most 63 of a to z, 0 to 9 and _, no digit first, not pg_...",
+            ));
         }
         self.schema = name.to_owned();
         Ok(self)
@@ -124,10 +126,16 @@ impl PostgresSettings {
         self.session().await.map(drop).map_err(|error| error.at(&self.place()))
     }
 
-    /// A connection that is set up, to a schema of this version that may be written.
-    pub(super) async fn session(&self) -> Result<PgConnection, PostgresError> {
+    /// A connection that is set up.
+    pub(super) async fn connect(&self) -> Result<PgConnection, PostgresError> {
         let mut connection = within(self.timeout, PgConnection::connect_with(&self.options)).await?;
         within(self.timeout, schema::prepare(&mut connection, &self.schema)).await?;
+        Ok(connection)
+    }
+
+    /// A connection that is set up, to a schema of this version that may be written.
+    pub(super) async fn session(&self) -> Result<PgConnection, PostgresError> {
+        let mut connection = self.connect().await?;
         schema::migrate(&mut connection, &self.schema).await?;
         within(self.timeout, schema::check_privileges(&mut connection)).await?;
         Ok(connection)

@@ -172,7 +172,10 @@ async fn positions_above_what_postgres_counts_to_are_refused() {
     let backend = connect(&url, "test").await;
     let largest = i64::MAX as u64;
     let refused = write(&backend, &stamp(largest + 1), &[], [put("a", 1, "")]).await.unwrap_err();
-    assert!(matches!(&refused, BackendError::Invalid { detail } if detail.contains("9223372036854775808")), "{refused}");
+    assert!(
+        matches!(&refused, BackendError::Invalid { detail } if detail.contains("9223372036854775808")),
+        "{refused}"
+    );
     write(&backend, &stamp(largest), &[], [put("a", largest, "x")]).await.unwrap();
     assert_eq!(get(&backend, largest, "a").await.unwrap().unwrap().0, largest);
     assert!(matches!(get(&backend, u64::MAX, "a").await, Err(BackendError::Unreadable { .. })));
@@ -268,7 +271,9 @@ async fn a_person_can_read_the_rows() {
 #[tokio::test]
 async fn a_stamp_that_makes_no_sense_is_damage_until_it_is_cleared() {
     let url = Server::shared().database();
-    for spoiled in ["chain = '\\x00'", "position = -1", "projection_since = '{1}'", "log_id = ''", "damaged = 'a bad page'"] {
+    for spoiled in
+        ["chain = '\\x00'", "position = -1", "projection_since = '{1}'", "log_id = ''", "damaged = 'a bad page'"]
+    {
         let backend = connect(&url, "test").await;
         backend.clear().await.unwrap();
         write(&backend, &stamp(5), &[], [put("a", 1, "1")]).await.unwrap();

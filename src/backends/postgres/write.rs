@@ -10,8 +10,8 @@ use sqlx::postgres::PgConnection;
 
 use super::error::PostgresError;
 use super::key::Columns;
-use super::within;
 use super::rows::{COPY_LIVE, COPY_SUPERSEDED, Copied};
+use super::within;
 use crate::backends::checked::CheckedChanges;
 use crate::backends::ranges::Ranges;
 use crate::backends::readable::Readable;
@@ -78,7 +78,10 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn by(readable: &Readable) -> Seen {
-        Seen { history: number(readable.history().unwrap_or(Position::MAX)), positions: readable.retained().map(number).collect() }
+        Seen {
+            history: number(readable.history().unwrap_or(Position::MAX)),
+            positions: readable.retained().map(number).collect(),
+        }
     }
 
     pub(super) fn history(&self) -> i64 {

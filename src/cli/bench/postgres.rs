@@ -45,9 +45,8 @@ async fn compare(bed: &mut Bed<'_>, backend: &PostgresBackend, bare: &Mutex<PgCo
     let row = &|i: usize, pair: &[u8; KEY_BYTES]| (Key::encode(PARTITION, key(pair)), noise.value(i as u64).to_vec());
     let rows = move |each: usize| sorted.iter().enumerate().step_by(each).map(|(i, pair)| row(i, pair));
     let write = move |position: u64, each: usize| async move {
-        let rows = rows(each).map(|(key, value)| {
-            Ok(Change::Put { key: key.into(), version: Position(position), value: value.into() })
-        });
+        let rows = rows(each)
+            .map(|(key, value)| Ok(Change::Put { key: key.into(), version: Position(position), value: value.into() }));
         backend.write(&stamp(position), &[], Box::new(rows.collect::<Vec<_>>().into_iter())).await?;
         Ok::<_, Error>(())
     };

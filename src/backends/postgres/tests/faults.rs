@@ -62,7 +62,8 @@ async fn a_connection_lost_within_a_write_changes_nothing() {
     let url = Server::shared().database();
     let backend = connect(&url, "test").await;
     write(&backend, &stamp(1), &[], [put("a", 1, "1"), put("b", 1, "1")]).await.unwrap();
-    let changes = || [delete_range("", 2)].into_iter().chain((0..40_000).map(|row| put(format!("c{row:08}"), 2, [7; 300])));
+    let changes =
+        || [delete_range("", 2)].into_iter().chain((0..40_000).map(|row| put(format!("c{row:08}"), 2, [7; 300])));
     let cut = changes().enumerate().map(|(number, change)| {
         // Some chunks are in the server's hands by then.
         if number == 35_000 {
