@@ -57,7 +57,7 @@ async fn get(backend: &PostgresBackend, at: u64, key: impl AsRef<[u8]>) -> Resul
 async fn dump(backend: &PostgresBackend, at: u64) -> Result<Vec<(Slice, u64, Slice)>, BackendError> {
     let (mut entries, mut from) = (Vec::new(), Slice::from(&b""[..]));
     loop {
-        let page = backend.scan(Position(at), &from, b"", 100).await?;
+        let page = backend.scan(Position(at), &from, b"", 4000).await?;
         entries.extend(page.entries.into_iter().map(|entry| (entry.encoded_key, entry.version.0, entry.value)));
         match page.next {
             Some(next) => from = next,
