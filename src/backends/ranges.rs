@@ -26,6 +26,7 @@ impl Ranges {
         ranges
     }
 
+    #[cfg(feature = "sled")]
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -34,6 +35,7 @@ impl Ranges {
         &self.list
     }
 
+    #[cfg(any(test, feature = "sled"))]
     /// The newest range delete not above `at` that covers the key.
     pub(crate) fn newest(&self, key: &[u8], at: Position) -> Option<Position> {
         let last =
