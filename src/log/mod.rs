@@ -154,11 +154,6 @@ pub trait Log: Debug + Send + Sync {
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
 
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    fn head_at(&self, position: Position) -> Result<Head, LogError>;
-
     /// The last synced transaction whose recorded time is not after `time`, or the floor.
     ///
     /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.

@@ -296,14 +296,6 @@ impl Log for FileLog {
         self.synced.subscribe()
     }
 
-    fn head_at(&self, position: Position) -> Result<Head, LogError> {
-        let view = self.view.lock().clone();
-        if position == view.synced.position {
-            return Ok(view.synced);
-        }
-        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
-    }
-
     fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
         let view = self.view.lock().clone();
         stream::position_at(&self.source(), &view.manifest, view.synced.position, time)

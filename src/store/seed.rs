@@ -28,7 +28,8 @@ pub(crate) async fn seed(
     base: &dyn Backend,
 ) -> Result<Vec<ProjectionVersion>> {
     let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
-    let mut projections: Vec<ProjectionVersion> = reader.indexes().iter().map(held).collect();
+    let mut projections: Vec<ProjectionVersion> =
+        reader.indexes().iter().map(|index| held(index, snapshot.head.position)).collect();
     let known = indexing::all_known(indexes, &projections);
     if !known {
         projections.clear();

@@ -86,7 +86,9 @@ fn a_store_that_is_held_is_read_from_its_files() {
     writeln!(input, r#"{{"ops":[{{"op":"set","partition":"p","key":"new","value":""}}]}}"#).unwrap();
     assert_eq!(answers.next().unwrap().unwrap(), r#"{"line":1,"position":11}"#);
 
-    for args in NEED_THE_STORE.into_iter().take(CHANGE_THE_STORE).chain([&["repair"][..], &["import", "LICENSE"], &["init"]]) {
+    for args in
+        NEED_THE_STORE.into_iter().take(CHANGE_THE_STORE).chain([&["repair"][..], &["import", "LICENSE"], &["init"]])
+    {
         let output = shell.run(args);
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(6), "{args:?}: {message}");
