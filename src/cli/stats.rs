@@ -34,6 +34,7 @@ struct Answer {
     segments: u64,
     log_bytes: u64,
     bytes_per_day: Option<u64>,
+    days_until_full: Option<u64>,
     entries: Option<u64>,
     partitions: Option<BTreeMap<String, u64>>,
     memory_bytes: Option<u64>,
@@ -97,7 +98,9 @@ impl fmt::Display for Scrub {
 }
 
 impl Answer {
-    fn new(files: &FileStats, view: Option<&Stats>) -> Answer {
+    /// `base_here` says whether the base lies on the disk of the log.
+    fn new(files: &FileStats, view: Option<&Stats>, base_here: bool) -> Answer {
+        let base_bytes = view.filter(|_| base_here).map_or(0, |view| view.base_bytes);
         let partitions = view.map(|view| &view.partitions);
         Answer {
             log_id: files.log_id.to_string(),
@@ -109,6 +112,8 @@ impl Answer {
             segments: files.segments,
             log_bytes: files.log_bytes,
             bytes_per_day: files.bytes_per_day,
+            // The settings of a process that has the store open are not known here.
+            days_until_full: files.days_until_full(None, base_bytes),
             entries: partitions.map(|partitions| partitions.values().sum()),
             partitions: partitions
                 .map(|partitions| partitions.iter().map(|(name, count)| (member_name(name), *count)).collect()),
@@ -132,6 +137,9 @@ impl fmt::Display for Answer {
         // Within the first day it is an extrapolation that would only puzzle.
         if let Some(bytes) = self.bytes_per_day.filter(|bytes| *bytes <= self.log_bytes) {
             writeln!(f, "bytes per day  {bytes}")?;
+        }
+        if let Some(days) = self.days_until_full {
+            writeln!(f, "full in days   {days}")?;
         }
         writeln!(f, "memory bytes   {}", known(self.memory_bytes))?;
         writeln!(f, "scrub          {}", self.scrub)?;
@@ -160,6 +168,6 @@ pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
     if let Some(error) = why {
         note(format!("without the figures that need the store open: {}", error.report()));
     }
-    shell.out.answer(&Answer::new(&files, view.as_ref()))?;
+    shell.out.answer(&Answer::new(&files, view.as_ref(), shell.base.is_none()))?;
     Ok(Ended::Done)
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::format::{FRAMES_AT, FrameKind};
+use super::format::{self, FRAMES_AT, FrameKind};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Milestones, Source};
 use super::window::{SegmentReader, Slot};
-use super::{Head, LogError, Snapshot};
+use super::{Head, LogError, Proof, Snapshot};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
@@ -143,6 +143,33 @@ impl LogFiles {
         let seen = self.seen.lock();
         let sealed: u64 = seen.manifest.segments.iter().rev().skip(1).map(|entry| entry.end).sum();
         sealed + seen.next_at
+    }
+
+    /// Bytes of the transactions after a position, headers of segments that begin after it included, as of the last refresh.
+    /// Reads one segment where the position lies inside of it.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    pub fn bytes_after(&self, position: Position) -> Result<u64, LogError> {
+        let seen = self.seen.lock().clone();
+        let mut bytes = 0;
+        for (index, entry) in seen.manifest.segments.iter().enumerate() {
+            let active = index + 1 == seen.manifest.segments.len();
+            let (last, end) = if active { (seen.promise, seen.next_at) } else { (entry.last, entry.end) };
+            if position < entry.first {
+                bytes += end;
+            } else if position < last {
+                let (source, manifest) = (self.source.clone(), seen.manifest.clone());
+                for frame in FrameStream::new(source, manifest, position.next(), last, Check::Order)? {
+                    let frame = frame?;
+                    let proof = match frame.proof {
+                        Proof::Salted(salt) => salt.0.len(),
+                        Proof::Erased(digest) => digest.0.len(),
+                    };
+                    bytes += format::frame_bytes(proof + frame.payload.len());
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// Transactions from `from` to the promised position.

@@ -49,6 +49,11 @@ impl LogSettings {
     pub(super) fn min_free(&self) -> MinFree {
         self.min_free_bytes.map_or(MinFree::Default, MinFree::Bytes)
     }
+
+    /// Bytes that ordinary writes leave free on a file system of so many bytes.
+    pub fn kept_free(&self, total: u64) -> u64 {
+        self.min_free().bytes(total)
+    }
 }
 
 /// The lock of a store directory: one process writes. Released when the last clone is dropped and when the process ends.
