@@ -322,9 +322,22 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
-            shared.log_bytes.store(0, std::sync::atomic::Ordering::Relaxed);
-            write_frozen(shared, position, None).await?;
+            match write_frozen(shared, position, None).await {
+                Ok(_) => shared.log_bytes.store(0, Ordering::Relaxed),
+                // On a full disk, or without a connection: what fits into memory is served all the same, as it would be had the store
+                // been open. The next checkpoint writes it.
+                Err(error) if error.kind() == ErrorKind::Unavailable && !memory_is_full(shared) => {
+                    tracing::warn!(error = %error.report(), "a checkpoint while opening failed; the store opens without it");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())
+}
+
+/// Writers wait at the hard limit, but the last of them may have gone a step above it.
+fn memory_is_full(shared: &Shared) -> bool {
+    let settings = &shared.settings;
+    shared.view.layers().bytes() >= settings.memtable_hard_bytes.saturating_add(settings.memtable_soft_bytes)
 }

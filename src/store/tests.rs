@@ -449,6 +449,39 @@ async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
 }
 
 #[tokio::test]
+async fn a_store_opens_without_room_for_a_checkpoint() {
+    let mut world = World::new();
+    world.settings.memtable_soft_bytes = 64 << 10;
+    world.settings.memtable_hard_bytes = 256 << 10;
+    world.settings.write_wait_ms = 1;
+    let base = Arc::new(Gate::new(world.backend.clone()));
+    base.writes_left.store(0, std::sync::atomic::Ordering::Relaxed);
+    let store = world.embedded().with_backend(base.clone()).create().await.unwrap();
+    let write = async |store: &Store| {
+        store.write(me(), Batch::new().set(b"p", &store.head().0.to_be_bytes(), &[7; 4096])).await
+    };
+    while write(&store).await.is_ok() {}
+    let before = all(&store).await;
+    store.close().await.unwrap();
+    for _ in 0..2 {
+        let again = world.embedded().with_backend(base.clone()).open().await.unwrap();
+        assert_eq!(all(&again).await, before);
+        assert_eq!(write(&again).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        again.close().await.unwrap();
+    }
+    // What does not fit into memory cannot be served without a base.
+    world.settings.memtable_hard_bytes = 64 << 10;
+    let refused = world.embedded().with_backend(base.clone()).open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    base.writes_left.store(usize::MAX, std::sync::atomic::Ordering::Relaxed);
+    let roomy = world.embedded().with_backend(base).open().await.unwrap();
+    assert_eq!(all(&roomy).await, before);
+    write(&roomy).await.unwrap();
+    assert_eq!(roomy.checkpoint().await.unwrap(), roomy.head());
+    roomy.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_log_that_was_lost_is_not_replaced_by_a_new_one() {
     let world = World::new();
     let store = world.embedded().create().await.unwrap();
