@@ -9,6 +9,7 @@ mod dump;
 mod kill;
 mod migrate;
 mod moving;
+mod operations;
 mod past;
 mod postgres;
 mod postgres_server;
