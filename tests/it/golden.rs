@@ -1,0 +1,302 @@
+//! Files that an earlier version wrote, in `tests/fixtures/golden`: a store with its checkpoint, and dumps, with a description of what is in
+//! them. Every later version has to read them as described. Until the first release they are renewed with the format, by
+//! `LAKELOG_REGENERATE=1 cargo test --all-features --test it -- golden::`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use lakelog::dump::{DumpOptions, dump};
+use lakelog::log::LogFiles;
+use lakelog::{Batch, Context, Digest, Env, Position, RequestId, Settings, Store};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cli::Shell;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
+
+/// The state that the incremental dump goes on from.
+const SINCE: u64 = 8;
+
+/// Partitions whose entries the description names; of the others it has the digest.
+const NAMED: [&str; 3] = ["auth", "p", "q"];
+
+/// What is in the store.
+#[derive(Debug, Deserialize, Serialize)]
+struct Description {
+    log_id: String,
+    head: u64,
+    chain: String,
+    /// Where its base stands: below the head, so that opening replays something.
+    checkpoint: u64,
+    /// The answer of `log --all`.
+    log: Vec<Value>,
+    /// The answers of `scan` at the head.
+    entries: Vec<Value>,
+    /// The answer of `history p k1`.
+    history: Vec<Value>,
+    /// The digest of all entries, keys, versions and values, as of every position.
+    states: BTreeMap<u64, String>,
+}
+
+/// The folder with the files, which are written anew first when that is asked for.
+fn golden() -> &'static Path {
+    static WRITTEN: OnceLock<()> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        if std::env::var_os("LAKELOG_REGENERATE").is_some_and(|value| value == "1") {
+            regenerate();
+        }
+    });
+    Path::new(FOLDER)
+}
+
+fn description() -> Description {
+    serde_json::from_slice(&fs::read(golden().join("description.json")).unwrap()).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() }
+}
+
+/// Everything that a log can hold, over three segments, and two checkpoints.
+async fn fill(store: &Store) {
+    let me = || Context::new("ann").reason("golden");
+    let text = |number: usize| format!("value {number} ").repeat(2_000).into_bytes();
+    let ten =
+        (0..10).fold(Batch::new(), |batch, n| batch.set(b"p", format!("k{n}").as_bytes(), format!("v{n}").as_bytes()));
+    store.write(me(), ten).await.unwrap();
+    // Field 4 of a user is the address, which an index knows.
+    let user = [&[0x22, 15][..], b"ann@example.org"].concat();
+    store.write(me(), Batch::new().set(b"auth", b"users/ann", &user)).await.unwrap();
+    for number in 0..4 {
+        store
+            .write(Context::new("bob"), Batch::new().set(b"bulk", format!("{number}").as_bytes(), &text(number)))
+            .await
+            .unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"k1", b"changed").delete(b"p", b"k2")).await.unwrap();
+    let twice = RequestId { id: "once".to_owned(), digest: Digest::of_bytes(b"once") };
+    store
+        .write(me().request(twice), Batch::new().set(b"q", b"\x00\xff", b"").set(b"q", b"k", b"\x00\x01\x02"))
+        .await
+        .unwrap();
+    let gone =
+        store.write(me(), Batch::new().delete_range(b"p", b"k").set(b"p", b"k1", b"alone")).await.unwrap().position;
+    store.mark(me(), "before-undo", None).await.unwrap();
+    store.undo(me(), gone, gone).await.unwrap();
+    for number in 4..7 {
+        store
+            .write(Context::new("bob"), Batch::new().set(b"bulk", format!("{number}").as_bytes(), &text(number)))
+            .await
+            .unwrap();
+    }
+    store.write(me(), Batch::new().delete_range(b"bulk", b"")).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.write(me(), Batch::new().set(b"auth", b"users/bob", &user).delete(b"auth", b"users/ann")).await.unwrap();
+    store.mark(me(), "last", None).await.unwrap();
+}
+
+fn regenerate() {
+    let shell = Shell::new();
+    let store_dir = shell.path("store");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Store::builder(&store_dir).settings(settings()).create().await.unwrap();
+        fill(&store).await;
+        store.close().await.unwrap();
+    });
+    let _ = fs::remove_dir_all(FOLDER);
+    pack(&store_dir, &Path::new(FOLDER).join("store"));
+    let files = LogFiles::open(&Env::os(), &store_dir.join("log")).unwrap();
+    let write = |name: &str, options: DumpOptions| {
+        let out = File::create(Path::new(FOLDER).join(name)).unwrap();
+        dump(&Env::os(), &files, options, out, name, &mut |_, _| {}).unwrap();
+    };
+    let plain = DumpOptions { compress: false, ..DumpOptions::default() };
+    write("full.dump", plain);
+    write("compressed.dump", DumpOptions { compress: true, ..plain });
+    write("since.dump", DumpOptions { since: Some(Position(SINCE)), compress: true, ..plain });
+    runtime.block_on(async {
+        let store = Store::builder(&store_dir).settings(settings()).open().await.unwrap();
+        let out = File::create(Path::new(FOLDER).join("state.dump")).unwrap();
+        store.dump_state(out, "state.dump", true).await.unwrap();
+        store.close().await.unwrap();
+    });
+    // Described from the files as they are now in the repository.
+    let shell = unpacked();
+    let text = serde_json::to_string_pretty(&describe(&shell)).unwrap();
+    fs::write(Path::new(FOLDER).join("description.json"), text + "\n").unwrap();
+}
+
+fn describe(shell: &Shell) -> Description {
+    let stats = shell.json(&["stats"]).remove(0);
+    let verified = shell.json(&["verify"]).remove(0);
+    assert_eq!(verified["ok"], true, "{verified}");
+    let head = stats["head"].as_u64().unwrap();
+    Description {
+        log_id: stats["log_id"].as_str().unwrap().to_owned(),
+        head,
+        chain: verified["chain"].as_str().unwrap().to_owned(),
+        checkpoint: stats["checkpoint"].as_u64().unwrap(),
+        log: shell.json(&["log", "--all"]),
+        entries: NAMED.iter().flat_map(|partition| shell.json(&["scan", partition])).collect(),
+        history: shell.json(&["history", "p", "k1"]),
+        states: states(shell, head),
+    }
+}
+
+/// The digests of everything at each position from the floor on.
+fn states(shell: &Shell, head: u64) -> BTreeMap<u64, String> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Store::builder(shell.path("store")).settings(settings()).open().await.unwrap();
+        let floor = store.stats().await.unwrap().floor.0;
+        let mut states = BTreeMap::new();
+        for position in floor..=head {
+            let mut entries = store.at(Position(position)).await.unwrap().scan_all(false);
+            let mut bytes = Vec::new();
+            while let Some(entry) = entries.next().await {
+                let entry = entry.unwrap();
+                for part in [&entry.encoded_key[..], &entry.version.0.to_le_bytes(), &entry.value[..]] {
+                    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                    bytes.extend_from_slice(part);
+                }
+            }
+            states.insert(position, hex::encode(Digest::of_bytes(&bytes).0));
+        }
+        store.close().await.unwrap();
+        states
+    })
+}
+
+/// Packs a folder file by file: preallocated room takes no place so.
+fn pack(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            pack(&entry.path(), &to.join(name));
+        } else if kind.is_file() && name != "LOCK" {
+            let packed = zstd::encode_all(File::open(entry.path()).unwrap(), 19).unwrap();
+            fs::write(to.join(name + ".zst"), packed).unwrap();
+        }
+    }
+}
+
+fn unpack(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        match name.strip_suffix(".zst") {
+            Some(name) => {
+                fs::write(to.join(name), zstd::decode_all(File::open(entry.path()).unwrap()).unwrap()).unwrap()
+            }
+            None => unpack(&entry.path(), &to.join(name)),
+        }
+    }
+}
+
+/// A shell on a copy of the golden store.
+fn unpacked() -> Shell {
+    let shell = Shell::new();
+    unpack(&Path::new(FOLDER).join("store"), &shell.path("store"));
+    shell
+}
+
+/// Whether an answer says what was recorded; it may say more.
+fn says(found: &Value, recorded: &Value) -> bool {
+    match (found, recorded) {
+        (Value::Object(found), Value::Object(recorded)) => {
+            recorded.iter().all(|(name, value)| found.get(name).is_some_and(|found| says(found, value)))
+        }
+        (Value::Array(found), Value::Array(recorded)) => {
+            found.len() == recorded.len() && found.iter().zip(recorded).all(|(found, recorded)| says(found, recorded))
+        }
+        _ => found == recorded,
+    }
+}
+
+#[track_caller]
+fn same(found: Vec<Value>, recorded: &[Value]) {
+    assert!(says(&Value::from(found.clone()), &Value::from(recorded.to_vec())), "{found:#?}\nis not\n{recorded:#?}");
+}
+
+/// Entries, log and every state are as described.
+fn compare(shell: &Shell, described: &Description) {
+    let found = describe(shell);
+    assert_eq!((&found.log_id, found.head, &found.chain), (&described.log_id, described.head, &described.chain));
+    same(found.log, &described.log);
+    same(found.entries, &described.entries);
+    same(found.history, &described.history);
+    assert_eq!(found.states, described.states);
+}
+
+fn path(name: &str) -> String {
+    golden().join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_store_opens_on_its_checkpoint() {
+    let described = description();
+    let shell = unpacked();
+    // The base is taken as it is, not built anew from the log.
+    assert!(described.checkpoint > 0 && described.checkpoint < described.head);
+    assert_eq!(shell.json(&["stats"])[0]["checkpoint"], described.checkpoint);
+    compare(&shell, &described);
+    let next = shell.json(&["set", "p", "later", "v"]).remove(0)["position"].as_u64();
+    assert_eq!(next, Some(described.head + 1));
+    shell.ok(&["checkpoint"]);
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+}
+
+#[test]
+fn the_store_opens_without_its_checkpoint() {
+    let described = description();
+    let shell = unpacked();
+    fs::remove_dir_all(shell.path("store/base")).unwrap();
+    assert_eq!(shell.json(&["stats"])[0]["checkpoint"], 0);
+    compare(&shell, &described);
+}
+
+#[test]
+fn the_dumps_are_restored() {
+    let described = description();
+    for name in ["full.dump", "compressed.dump"] {
+        let shell = Shell::new();
+        shell.ok(&["verify", &path(name)]);
+        shell.ok(&["restore", &path(name)]);
+        compare(&shell, &described);
+        let again: PathBuf = shell.path("again");
+        shell.ok(&["dump", "--no-compress", "-o", again.to_str().unwrap()]);
+        assert!(
+            fs::read(again).unwrap() == fs::read(path("full.dump")).unwrap(),
+            "{name}: a dump of what was restored is another"
+        );
+    }
+    let shell = Shell::new();
+    let first = shell.path("first");
+    let whole = unpacked();
+    whole.ok(&["dump", "--at", &SINCE.to_string(), "-o", first.to_str().unwrap()]);
+    shell.ok(&["restore", first.to_str().unwrap(), &path("since.dump")]);
+    compare(&shell, &described);
+}
+
+#[test]
+fn the_state_is_restored() {
+    let described = description();
+    let shell = Shell::new();
+    shell.ok(&["restore", &path("state.dump")]);
+    let stats = shell.json(&["stats"]).remove(0);
+    assert_eq!((&stats["head"], &stats["floor"]), (&described.head.into(), &described.head.into()));
+    assert_ne!(stats["log_id"], described.log_id);
+    let entries = NAMED.iter().flat_map(|partition| shell.json(&["scan", partition])).collect();
+    same(entries, &described.entries);
+    assert_eq!(
+        states(&shell, described.head),
+        BTreeMap::from([(described.head, described.states[&described.head].clone())])
+    );
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+}
