@@ -16,5 +16,6 @@ mod postgres;
 mod postgres_server;
 mod proto;
 mod rescue;
+mod sizing;
 mod tidy;
 mod trouble;
