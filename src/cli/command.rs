@@ -9,13 +9,13 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::store::{Builder, Store};
-use crate::types::{Error, ErrorKind, Result};
+use crate::types::{At, Error, ErrorKind, Result};
 
 use super::base::Base;
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
-    stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, repair,
+    restore, rewind, scan, set, show, stats, tail, undo, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -72,7 +72,13 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Undo(undo::UndoArgs),
+    Rewind(rewind::RewindArgs),
     Mark(mark::MarkArgs),
+    Dump(dump::DumpArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -108,11 +114,28 @@ impl Shell {
     ///
     /// That of what was done, else that of opening or closing.
     pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
-        let store = self.builder().open().await?;
+        let store = self.open_store().await?;
         let done = work(&store, self).await;
         let closed = store.close().await;
         done.and_then(|done| closed.map(|()| done))
     }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::open`].
+    pub async fn open_store(&self) -> Result<Store> {
+        self.builder().open().await
+    }
+}
+
+/// `--at`, of every reading verb.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AtArgs {
+    /// As of a position, an RFC 3339 time (the last transaction not after it), or a mark [default: now]
+    #[arg(long, value_name = "X")]
+    pub at: Option<At>,
 }
 
 /// Runs the command that the process was started with.
@@ -173,7 +196,13 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::History(args) => history::run(args, shell).await,
+            Verb::Diff(args) => diff::run(args, shell).await,
+            Verb::Undo(args) => undo::run(args, shell).await,
+            Verb::Rewind(args) => rewind::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
+            Verb::Dump(args) => dump::run(args, shell).await,
+            Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -237,7 +266,10 @@ mod tests {
             "lakelog export --format kv-dump -o x --internal",
             "lakelog export --format ndjson",
             "lakelog get p k",
-            "lakelog scan p --prefix a --from b --limit 1",
+            "lakelog get p k --at 1",
+            "lakelog get p k --at 2026-01-01T00:00:00Z",
+            "lakelog scan p --prefix a --from b --limit 1 --at before-upgrade",
+            "lakelog export --at 7 -o x",
             "lakelog set p k - --if-absent --actor a --reason r --request-id i",
             "lakelog set p k v --if-version 3",
             "lakelog set p k v --if-value w",
@@ -248,11 +280,25 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog history p k --at m",
+            "lakelog history p --prefix x",
+            "lakelog diff 1 before-upgrade --partition p --prefix x",
+            "lakelog undo 7 --to 9 --dry-run --actor a --reason r --request-id i",
+            "lakelog rewind --to 2026-01-01T00:00:00Z --partition p --prefix x --dry-run --actor a --reason r --request-id i",
             "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
+            "lakelog mark --sign key.pem --at 7",
+            "lakelog verify --key pub.pem --signed -",
+            "lakelog dump -o x --since 3 --at 7 --no-compress",
+            "lakelog dump -o - --state-only",
+            "lakelog restore a b --as-clone",
+            "lakelog restore -",
             "lakelog verify",
+            "lakelog verify x",
             "lakelog repair --yes",
+            "lakelog repair --from copy --yes",
+            "lakelog repair --salvage new --yes",
             "lakelog checkpoint --dry-run",
             "lakelog stats --json",
             "lakelog bench --quick --only set-64 --dir d --check f",
@@ -268,7 +314,6 @@ mod tests {
             "lakelog",
             "lakelog nonsense",
             "lakelog get p",
-            "lakelog get p k --at 1",
             "lakelog set p k v --if-absent --if-exists",
             "lakelog set p k v --if-version -1",
             "lakelog apply - --concurrency 0",
@@ -282,7 +327,16 @@ mod tests {
             "lakelog mark m --delete n",
             "lakelog mark --list --at 1",
             "lakelog mark m --at 99999999999999999999",
-            "lakelog history p k",
+            "lakelog history p",
+            "lakelog history p k --prefix x",
+            "lakelog diff 1",
+            "lakelog diff 1 2 --prefix x",
+            "lakelog undo m",
+            "lakelog rewind --to 3",
+            "lakelog rewind --partition p",
+            "lakelog dump",
+            "lakelog dump -o x --state-only --since 3",
+            "lakelog restore",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

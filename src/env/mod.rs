@@ -4,8 +4,10 @@
 //! sectors, fail a sync or let a clock jump back. sled is the one exception: it opens its own files.
 
 mod os;
+mod sequential;
 #[cfg(any(test, feature = "conformance"))]
 pub mod sim;
+mod socket;
 
 use std::fmt::Debug;
 use std::io;
@@ -13,6 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use os::{OsEntropy, OsFs, SystemClock};
+pub use sequential::Sequential;
+pub(crate) use socket::SocketFile;
 
 use crate::types::Timestamp;
 

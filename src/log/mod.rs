@@ -4,7 +4,9 @@
 //! the business of `event`. A log gives one order: it appends whole batches at an expected head and
 //! reads from a position; who may append what is decided by the committer before.
 
+mod append;
 mod apply;
+mod copy;
 mod creation;
 #[cfg(test)]
 mod damage;
@@ -13,32 +15,45 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod repair;
+#[cfg(test)]
+mod repairs;
 mod rotation;
+mod salvage;
+mod scrub;
 mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod trim;
 mod verify;
+mod walk;
 mod window;
 mod writer;
 
 use std::fmt::Debug;
 
+pub(crate) use append::frame_room;
 use bytes::Bytes;
+pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
+pub use repair::FrameRepair;
+pub use salvage::Piece;
+pub use scrub::{Scrubbed, Scrubber};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
+pub use survey::{Survey, survey};
 use tokio::sync::watch;
 pub use verify::{Verification, verify};
 pub use writer::FileLog;
@@ -108,8 +123,16 @@ pub trait Log: Debug + Send + Sync {
     /// The identity of the log.
     fn id(&self) -> LogId;
 
+    /// When it was created.
+    fn created(&self) -> Timestamp;
+
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
+
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    fn head_at(&self, position: Position) -> Result<Head, LogError>;
 
     /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
@@ -130,11 +153,6 @@ pub trait Log: Debug + Send + Sync {
 
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
-
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    fn head_at(&self, position: Position) -> Result<Head, LogError>;
 
     /// The last synced transaction whose recorded time is not after `time`, or the floor.
     ///

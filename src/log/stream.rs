@@ -4,7 +4,7 @@
 //! never get more. Checks density, recorded time and the frame's own proofs on the way, the chain too
 //! when asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,21 +31,45 @@ pub enum Check {
     Chain,
 }
 
+/// How many places where readers stopped are remembered: as many followers go on without reading anything in vain.
+const STOPS_MAX: usize = 64;
+
 /// Places passed by writer and readers, so that reading from a position need not start at its segment's
 /// beginning. About 60 MB for a log of 1 TB that was read from end to end.
 #[derive(Debug, Default)]
-pub(super) struct Milestones(Mutex<BTreeMap<(SegmentId, Position), u64>>);
+pub(super) struct Milestones {
+    places: Mutex<BTreeMap<(SegmentId, Position), u64>>,
+    /// Where readers stopped last, the newest behind: who follows the log goes on exactly there.
+    stops: Mutex<VecDeque<(SegmentId, Position, u64)>>,
+}
 
 impl Milestones {
     /// The last known place at or before `position`.
     pub fn before(&self, id: SegmentId, position: Position) -> Option<(Position, u64)> {
-        let places = self.0.lock();
-        places.range((id, Position::ZERO)..=(id, position)).next_back().map(|(&(_, at), &offset)| (at, offset))
+        let places = self.places.lock();
+        let place = places.range((id, Position::ZERO)..=(id, position)).next_back();
+        let place = place.map(|(&(_, at), &offset)| (at, offset));
+        drop(places);
+        let stops = self.stops.lock();
+        let before = stops.iter().filter(|(segment, at, _)| *segment == id && *at <= position);
+        before.map(|&(_, at, offset)| (at, offset)).chain(place).max()
+    }
+
+    /// Remembers that a reader stopped before `position`, which begins at `offset` or will.
+    pub fn stop(&self, id: SegmentId, position: Position, offset: u64) {
+        let mut stops = self.stops.lock();
+        if stops.contains(&(id, position, offset)) {
+            return;
+        }
+        if stops.len() == STOPS_MAX {
+            stops.pop_front();
+        }
+        stops.push_back((id, position, offset));
     }
 
     /// Remembers that `position` begins at `offset`.
     pub fn pass(&self, id: SegmentId, position: Position, offset: u64) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         let near = places.range((id, Position::ZERO)..=(id, position)).next_back().map_or(FRAMES_AT, |(_, &near)| near);
         if offset >= near + MILESTONE_BYTES {
             places.insert((id, position), offset);
@@ -54,8 +78,9 @@ impl Milestones {
 
     /// Forgets segments below `id`.
     pub fn trim(&self, id: SegmentId) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         *places = places.split_off(&(id, Position::ZERO));
+        self.stops.lock().retain(|(segment, ..)| *segment >= id);
     }
 }
 
@@ -239,6 +264,15 @@ impl Iterator for FrameStream {
     }
 }
 
+impl Drop for FrameStream {
+    fn drop(&mut self) {
+        if let Some((index, _, offset)) = &self.current {
+            let id = self.manifest.segments[*index].id;
+            self.source.milestones.stop(id, self.head.position.next(), *offset);
+        }
+    }
+}
+
 /// The last transaction in `manifest` up to `to` whose recorded time is not after `time`; the floor when all are
 /// after it but it is not.
 ///
@@ -293,5 +327,44 @@ pub(super) fn head_at(
     match FrameStream::new(source.clone(), manifest.clone(), position, position, Check::Order)?.next() {
         Some(frame) => frame.map(|frame| Head { position, time: frame.time, chain: frame.chain }),
         None => Err(LogError::AboveHead { position, head: to }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_begins_at_the_nearest_place_that_is_known() {
+        let (one, two) = (SegmentId(1), SegmentId(2));
+        let milestones = Milestones::default();
+        assert_eq!(milestones.before(one, Position(9)), None);
+        milestones.pass(one, Position(5), FRAMES_AT + MILESTONE_BYTES);
+        milestones.stop(one, Position(3), 300);
+        milestones.stop(one, Position(7), 700);
+        milestones.stop(two, Position(8), 64);
+        for (position, place) in [(2, None), (4, Some(3)), (6, Some(5)), (7, Some(7)), (99, Some(7))] {
+            let found = milestones.before(one, Position(position)).map(|(at, _)| at.0);
+            assert_eq!(found, place, "{position}");
+        }
+        assert_eq!(milestones.before(one, Position(8)), Some((Position(7), 700)));
+        milestones.trim(two);
+        assert_eq!(milestones.before(one, Position(99)), None);
+        assert_eq!(milestones.before(two, Position(99)), Some((Position(8), 64)));
+    }
+
+    #[test]
+    fn stops_are_bounded_and_the_newest_stay() {
+        let milestones = Milestones::default();
+        for round in 0..3 {
+            for n in 0..STOPS_MAX as u64 {
+                milestones.stop(SegmentId(1), Position(n + 10), n);
+            }
+            assert_eq!(milestones.stops.lock().len(), STOPS_MAX, "{round}");
+        }
+        milestones.stop(SegmentId(1), Position(1000), 1000);
+        assert_eq!(milestones.stops.lock().len(), STOPS_MAX);
+        assert_eq!(milestones.before(SegmentId(1), Position(10)), None);
+        assert_eq!(milestones.before(SegmentId(1), Position(1000)), Some((Position(1000), 1000)));
     }
 }

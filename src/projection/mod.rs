@@ -14,11 +14,12 @@ mod ranges;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod view;
 mod write_set;
 
 pub use changes::{Keep, changes};
-pub use index::{Index, IndexEntry, IndexSet, UsersByEmail};
+pub use index::{INDEX_PARTITIONS, Index, IndexEntry, IndexSet, UsersByEmail};
 pub use memtable::{Found, Memtable};
 pub use pins::{Pin, Pins};
 pub use project::{
@@ -26,5 +27,6 @@ pub use project::{
     project_events, project_request, redaction_key,
 };
 pub use scan::Scanner;
+pub use timeline::{Timeline, Timelines};
 pub use view::{Layers, View};
 pub use write_set::{Write, WriteSet};

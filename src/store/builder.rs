@@ -23,6 +23,7 @@ pub struct Builder {
     #[cfg(feature = "postgres")]
     pub(super) postgres: Option<PostgresSettings>,
     pub(super) indexes: IndexSet,
+    pub(super) serves_readers: bool,
 }
 
 impl Builder {
@@ -35,6 +36,7 @@ impl Builder {
             #[cfg(feature = "postgres")]
             postgres: None,
             indexes: IndexSet::built_in(),
+            serves_readers: true,
         }
     }
 
@@ -68,6 +70,16 @@ impl Builder {
     #[must_use]
     pub fn with_env(mut self, env: Env) -> Builder {
         self.env = env;
+        // Files that are elsewhere have no place for a socket.
+        self.serves_readers = false;
+        self
+    }
+
+    /// Whether other processes may read through a socket in the store's directory while this one has it open
+    /// ([`BesideReader`](super::BesideReader)). Default true; false once [`Builder::with_env`] was called.
+    #[must_use]
+    pub fn serve_readers(mut self, serve: bool) -> Builder {
+        self.serves_readers = serve;
         self
     }
 

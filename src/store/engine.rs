@@ -1,17 +1,19 @@
 //! [`Shared`]: what the facade, the committer and the checkpoint have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::lane::LaneId;
+use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
-use crate::env::Env;
+use crate::env::{Env, SocketFile};
 use crate::log::Log;
 use crate::projection::{IndexSet, View};
 use crate::types::{Error, ErrorKind, Position, ProjectionVersion, Result};
@@ -42,10 +44,21 @@ pub(crate) struct Shared {
     pub checkpoint_failure: Mutex<Option<String>>,
     /// Held by the one who runs a checkpoint.
     pub checkpointing: tokio::sync::Mutex<()>,
+    /// Whether checkpoints keep a history: as the settings say, but while the log is replayed whenever the base has one, since
+    /// a range restore reads it.
+    pub keeps_history: AtomicBool,
     /// Set when no more writes are taken.
     pub closing: AtomicBool,
+    /// Becomes true when nothing more will be synced: the committer has ended, after its last sync.
+    pub ended: watch::Sender<bool>,
+    /// The socket that readers in other processes ask.
+    pub socket: Mutex<Option<SocketFile>>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
+    /// The log's directory, for the scrub.
+    pub log_dir: PathBuf,
+    /// What the scrub did and found.
+    pub scrub: Mutex<ScrubReport>,
 }
 
 impl Shared {
@@ -124,7 +137,7 @@ impl Shared {
 
     /// Where the history begins that the next checkpoint keeps.
     pub fn history(&self) -> Option<Position> {
-        self.settings.history.then(|| self.log.floor())
+        self.keeps_history.load(Ordering::Acquire).then(|| self.log.floor())
     }
 
     /// A new lane id.

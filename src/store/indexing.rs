@@ -9,6 +9,7 @@ use super::checkpoint;
 use super::context::Context;
 use super::engine::Shared;
 use super::facade::Store;
+use crate::dump::DumpedIndex;
 use crate::projection::{IndexSet, Scanner, WriteSet};
 use crate::types::{Entry, Error, ErrorKind, Position, ProjectionVersion, Result};
 
@@ -43,6 +44,13 @@ pub(crate) fn all_known(indexes: &IndexSet, stamped: &[ProjectionVersion]) -> bo
         let name = projection.name.strip_prefix(BUILDING).unwrap_or(&projection.name);
         known.iter().any(|known| known.name == name && known.version == projection.version)
     })
+}
+
+/// The indexes that the store holds whole at a position, as a dump of its state names them.
+pub(crate) fn whole(shared: &Shared, at: Position) -> Vec<DumpedIndex> {
+    let built = shared.built.lock();
+    let whole = built.iter().filter(|index| !index.name.starts_with(BUILDING) && index.since <= at);
+    whole.map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version }).collect()
 }
 
 /// The indexes that are to be built.

@@ -4,27 +4,47 @@
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
 mod batch;
+mod beside;
 mod builder;
 mod checkpoint;
 mod committer;
 mod context;
+mod cursors;
+mod diff;
 mod engine;
 mod facade;
+mod feed;
+mod filter;
+mod history;
 mod indexing;
 mod lane;
 mod marks;
 mod open;
+mod pages;
+mod past;
 mod prepare;
 mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod restoring;
+mod rewind;
+mod scrub;
+mod seed;
 mod settings;
 mod stats;
 mod submission;
+mod subscribe;
 mod threads;
 mod transaction;
+mod undo;
 
+#[cfg(test)]
+mod dumps;
+#[cfg(test)]
+mod feed_model;
+#[cfg(test)]
+mod feed_tests;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -39,14 +59,25 @@ mod simulation;
 mod tests;
 
 pub use batch::{Batch, Predicate};
+pub use beside::{BesideReader, BesideStream};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
+pub use cursors::Cursor;
+pub use diff::{DiffOptions, Difference, Differences};
 pub use facade::{Committed, Store};
+pub use feed::{Delivered, Delivery};
+pub use filter::Filter;
+pub use history::{History, Origin, Version};
 pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
+pub use rewind::Rewound;
+pub use scrub::{ScrubDamage, ScrubReport};
+pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
+pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};
+pub use undo::{Dependent, Undo};

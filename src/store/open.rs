@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
+use super::beside;
 use super::builder::Builder;
 use super::checkpoint::write_frozen;
 use super::committer::Committer;
@@ -17,11 +18,14 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::scrub::ScrubReport;
+use super::seed::seed;
 use super::threads::Threads;
 #[cfg(feature = "postgres")]
 use crate::backends::PostgresBackend;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, Fs};
+use crate::event::{Event, Transaction};
 #[cfg(feature = "postgres")]
 use crate::log::LogFiles;
 use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
@@ -53,12 +57,19 @@ pub(crate) struct Opened {
 pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> {
     let handle = Handle::current();
     let runtime = handle.clone();
+    let (serves, dir) = (builder.serves_readers, builder.dir.clone());
     let opened = tokio::task::spawn_blocking(move || runtime.block_on(open_stepped(builder, existing)))
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
     let threads = Threads::start(&opened.shared, opened.committer, &handle)?;
     let store = Store::new(opened.shared, threads);
     store.start_chores(&handle);
+    if serves {
+        match beside::listen(&dir, store.shared(), store.threads(), &handle) {
+            Ok(socket) => *store.shared().socket.lock() = Some(socket),
+            Err(error) => tracing::warn!(%error, "other processes cannot read beside this one"),
+        }
+    }
     Ok(store)
 }
 
@@ -89,7 +100,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         );
         return Err(Error::new(ErrorKind::Conflict, message));
     }
-    let trusted = match &stamp {
+    let mut trusted = match &stamp {
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
             if found.is_some() {
@@ -99,13 +110,20 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
-    if trusted < log.floor() {
-        let message =
-            format!("the base is missing and the log below it was trimmed, floor=`{}`; restore a dump", log.floor());
-        return Err(Error::new(ErrorKind::Corrupt, message));
+    let mut keeps_history = stamp.as_ref().is_none_or(|stamp| stamp.history.is_some()) || trusted == Position::ZERO;
+    if !keeps_history && restores_follow(&log, trusted)? {
+        tracing::info!("what follows the checkpoint restores ranges, and it keeps no history; it is rebuilt with one");
+        base.clear().await?;
+        (trusted, keeps_history) = (Position::ZERO, true);
     }
-    let stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
+    let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
+    if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
+        let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref()).await?);
+        trusted = snapshot.head.position;
+    }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
@@ -120,10 +138,16 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         log_bytes: AtomicU64::new(0),
         checkpoint_failure: Mutex::new(None),
         checkpointing: tokio::sync::Mutex::new(()),
+        keeps_history: AtomicBool::new(keeps_history),
         closing: AtomicBool::new(false),
+        socket: Mutex::new(None),
+        ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
+        log_dir: builder.dir.join(LOG_DIR),
+        scrub,
     });
     replay(&shared, trusted).await?;
+    shared.keeps_history.store(shared.settings.history, Ordering::Release);
     let committer = Committer::new(shared.clone(), commands);
     Ok(Opened { shared, committer })
 }
@@ -143,7 +167,7 @@ fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
 
 /// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
 /// worth nothing when the store's own name is lost with the power.
-fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+pub(crate) fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
     let here = Path::new(".");
     let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
     let mut unsynced = Vec::new();
@@ -267,6 +291,20 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
         return Ok(false);
     }
     Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
+}
+
+/// Whether a transaction above `from` restores a range.
+fn restores_follow(log: &FileLog, from: Position) -> Result<bool> {
+    if from >= log.head().position {
+        return Ok(false);
+    }
+    for frame in log.read(from.next())? {
+        let transaction = Transaction::decode(frame?.payload)?;
+        if transaction.events.iter().any(|event| matches!(event, Event::RestoreRange { .. })) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Applies every transaction above `from` and publishes the head.

@@ -2,30 +2,24 @@
 
 use std::sync::Arc;
 
-use crate::backends::Backend;
-use crate::event::Transaction;
+use bytes::Bytes;
+
+use crate::backends::{Backend, BackendError};
+use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError};
-use crate::projection::{Found, IndexSet, Keep, Pins, View, changes, project_events, project_request};
-use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
+use crate::projection::{
+    Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
+};
+use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
 ///
 /// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
-pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Result<()> {
+pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) -> Result<()> {
     let Frame { position, time, payload, .. } = frame;
-    let transaction = Transaction::decode(payload).map_err(|error| {
-        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
-        Error::new(ErrorKind::Corrupt, message).with_source(error)
-    })?;
-    if let Some(event) = transaction.unsupported() {
-        let message = format!(
-            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
-            event.kind,
-            event.minimum_reader_version()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
-    let mut set = project_events(&transaction.events, Vec::new());
+    let transaction = decode(position, payload)?;
+    let restored = restored(view, &transaction.events).await?;
+    let mut set = project_events(&transaction.events, restored);
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
     for write in covered {
         let old = match view.layers().recent(&write.key, Position::MAX) {
@@ -42,9 +36,51 @@ pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Resu
     Ok(())
 }
 
-/// Rebuilds a view from the first transaction on, over an empty base that takes what does not fit into
+/// What a frame's payload says, as far as this version understands it.
+///
+/// Errors: as [`apply`].
+pub(crate) fn decode(position: Position, payload: Bytes) -> Result<Transaction> {
+    let transaction = Transaction::decode(payload).map_err(|error| {
+        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })?;
+    if let Some(event) = transaction.unsupported() {
+        let message = format!(
+            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
+            event.kind,
+            event.minimum_reader_version()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    Ok(transaction)
+}
+
+/// What the range restores among the events bring: the base keeps the history while it is replayed.
+async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, BackendError> {
+    let mut restored = Vec::new();
+    for event in events {
+        let Event::RestoreRange { partition, prefix, as_of } = event else { continue };
+        let range = KeyRange::new(partition, prefix);
+        let pin = view.pins().pin_at(*as_of);
+        let mut scanner = Scanner::new(view.clone(), pin, range.prefix(), range.end(), 0);
+        let mut entries = Restored::new();
+        loop {
+            let page = scanner.page().await?;
+            if page.is_empty() {
+                break;
+            }
+            let entry = |entry: Entry| (Key(Arc::from(&entry.encoded_key[..])), Arc::from(&entry.value[..]));
+            entries.extend(page.into_iter().map(entry));
+        }
+        restored.push(entries);
+    }
+    Ok(restored)
+}
+
+/// Rebuilds a view over a base that holds the state at `from` and takes what does not fit into
 /// `memory_bytes`. `progress` is called with each position reached.
 pub(crate) async fn rebuild(
+    from: Position,
     frames: impl Iterator<Item = Result<Frame, LogError>>,
     log_id: LogId,
     indexes: &IndexSet,
@@ -52,7 +88,8 @@ pub(crate) async fn rebuild(
     memory_bytes: usize,
     mut progress: impl FnMut(Position),
 ) -> Result<Arc<View>> {
-    let view = Arc::new(View::new(base.clone(), Position::ZERO, Arc::new(Pins::default())));
+    let view = Arc::new(View::new(base.clone(), from, Arc::new(Pins::default())));
+    view.pins().publish(from);
     for frame in frames {
         let frame = frame?;
         let (position, chain) = (frame.position, frame.chain);
@@ -64,9 +101,15 @@ pub(crate) async fn rebuild(
         }
         view.freeze(position);
         let Some(table) = view.layers().frozen().last().cloned() else { continue };
-        let stamp =
-            Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions(), history: None };
-        base.write(&stamp, &[], changes(table, Keep::Seen(Vec::new()))).await?;
+        let stamp = Stamp {
+            log_id,
+            format: Stamp::FORMAT,
+            position,
+            chain,
+            projections: indexes.versions(),
+            history: Some(from),
+        };
+        base.write(&stamp, &[], changes(table, Keep::All)).await?;
         view.rest_on(position);
         while base.maintain(position, &[]).await? {}
     }

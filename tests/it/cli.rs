@@ -11,12 +11,13 @@ use tempfile::TempDir;
 /// A store in a directory of its own, reached through the binary only.
 pub struct Shell {
     dir: TempDir,
+    store: String,
 }
 
 impl Shell {
     /// A directory without a store.
     pub fn new() -> Shell {
-        Shell { dir: tempfile::tempdir().unwrap() }
+        Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned() }
     }
 
     /// A path beside the store.
@@ -31,9 +32,15 @@ impl Shell {
         shell
     }
 
+    /// Gives the store's directory another name.
+    pub fn rename(&mut self, name: &str) {
+        fs::rename(self.path(&self.store), self.path(name)).unwrap();
+        self.store = name.to_owned();
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
-        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path("store"));
+        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path(&self.store));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -242,7 +249,9 @@ fn one_process_writes_and_others_read_the_files() {
     assert_eq!(shell.json(&["log"]).len(), 1);
     assert_eq!(shell.json(&["tail"]).len(), 1);
     assert_eq!(shell.json(&["show", "1"]).len(), 1);
-    let refused = shell.run(&["get", "p", "k"]);
+    // What needs the views is asked from the writer; changing them is not.
+    assert_eq!(shell.ok(&["get", "p", "k"]), b"");
+    let refused = shell.run(&["set", "p", "k", "v"]);
     assert_eq!(refused.status.code(), Some(6));
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains(&format!("pid {}", writer.id())), "{message}");

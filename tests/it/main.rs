@@ -3,12 +3,16 @@
 // What tests call is a test too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod beside;
 mod cli;
+mod dump;
 mod kill;
 mod migrate;
 mod moving;
+mod past;
 mod postgres;
 mod postgres_server;
 mod proto;
+mod rescue;
 mod tidy;
 mod trouble;
