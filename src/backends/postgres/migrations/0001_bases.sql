@@ -1,4 +1,4 @@
--- Version 1. Normative description: docs/format.md, part 3.2.
+-- Version 1. Normative description: docs/format.md, part 6.
 -- Runs with the search path set to the schema alone, in one transaction with its row in schema_versions.
 
 -- One row a base: the checkpoint of one store. Whoever writes holds the advisory lock of the base.
