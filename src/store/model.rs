@@ -314,8 +314,8 @@ impl World {
             holds = result;
             batch = batch.check(partition(keys.0), key(keys.1), predicate);
         }
-        let mut touched = Touched::default();
-        touched.keys = writes.keys().map(|keys| (partition(keys.0).to_vec(), key(keys.1).to_vec())).collect();
+        let keys = writes.keys().map(|keys| (partition(keys.0).to_vec(), key(keys.1).to_vec())).collect();
+        let mut touched = Touched { keys, ranges: Vec::new() };
         if let Some((p, pre)) = range {
             touched.cover(&self.model, partition(p), prefix(pre));
         }
