@@ -15,11 +15,11 @@ use crate::env::{FileExt as _, Fs, OpenMode};
 use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 
 const MAGIC: [u8; 8] = *b"LAKELOGM";
-const HEAD_BYTES: usize = 8 + 8 + 32;
-const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
+pub(super) const HEAD_BYTES: usize = 8 + 8 + 32;
+pub(super) const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
 /// Length, generation, log id, creation time, promise, floor, start, snapshots, number of segments.
 const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8;
-const ENTRY_BYTES: usize = 7 * 8 + 32;
+pub(super) const ENTRY_BYTES: usize = 7 * 8 + 32;
 /// Files of slots grow in such steps, before the room is needed for so many segments more.
 const RESERVE_BYTES: u64 = 4096;
 const RESERVED_AHEAD: usize = 16;
@@ -116,26 +116,10 @@ impl Manifest {
         put(&head_bytes(&self.floor));
         put(&head_bytes(&self.start));
         for snapshot in [&self.snapshot, &self.former] {
-            match snapshot {
-                Some(snapshot) => {
-                    put(&head_bytes(&snapshot.head));
-                    put(&snapshot.bytes.to_le_bytes());
-                    put(&snapshot.digest.0);
-                }
-                None => put(&[0; SNAPSHOT_BYTES]),
-            }
+            put(&snapshot.as_ref().map_or([0; SNAPSHOT_BYTES], snapshot_bytes));
         }
         put(&(self.segments.len() as u64).to_le_bytes());
-        for entry in &self.segments {
-            put(&entry.id.0.to_le_bytes());
-            put(&entry.tag.to_le_bytes());
-            put(&entry.first.0.to_le_bytes());
-            put(&entry.last.0.to_le_bytes());
-            put(&entry.end.to_le_bytes());
-            put(&entry.first_time.0.to_le_bytes());
-            put(&entry.last_time.0.to_le_bytes());
-            put(&entry.chain.0);
-        }
+        self.segments.iter().for_each(|entry| put(&entry_bytes(entry)));
         format::close_block(MAGIC, &mut bytes);
         bytes
     }
@@ -159,24 +143,7 @@ impl Manifest {
     /// What every manifest keeps true, whoever wrote it.
     fn check(&self) -> Result<(), &'static str> {
         self.check_floor()?;
-        let mut before = self.start;
-        let mut id = None;
-        for entry in &self.segments {
-            if id.is_some_and(|id: SegmentId| id.next() != entry.id) {
-                return Err("segment numbers have a gap");
-            }
-            id = Some(entry.id);
-            if entry.first != before.position.next() || entry.last.next() < entry.first {
-                return Err("positions of segments have a gap");
-            }
-            if entry.first_time < before.time || entry.last_time < entry.first_time {
-                return Err("times of segments go back");
-            }
-            if entry.end < FRAMES_AT || entry.tag == 0 {
-                return Err("a segment without place or tag");
-            }
-            before = entry.head();
-        }
+        check_segments(&self.start, &self.segments)?;
         if self.segments.is_empty() {
             return Err("no segments");
         }
@@ -208,7 +175,55 @@ impl Manifest {
     }
 }
 
-fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
+/// What segments that follow each other keep true.
+pub(super) fn check_segments(start: &Head, segments: &[SegmentEntry]) -> Result<(), &'static str> {
+    let mut before = *start;
+    let mut id = None;
+    for entry in segments {
+        if id.is_some_and(|id: SegmentId| id.next() != entry.id) {
+            return Err("segment numbers have a gap");
+        }
+        id = Some(entry.id);
+        if entry.first != before.position.next() || entry.last.next() < entry.first {
+            return Err("positions of segments have a gap");
+        }
+        if entry.first_time < before.time || entry.last_time < entry.first_time {
+            return Err("times of segments go back");
+        }
+        if entry.end < FRAMES_AT || entry.tag == 0 {
+            return Err("a segment without place or tag");
+        }
+        before = entry.head();
+    }
+    Ok(())
+}
+
+pub(super) fn entry_bytes(entry: &SegmentEntry) -> [u8; ENTRY_BYTES] {
+    let numbers = [
+        entry.id.0,
+        entry.tag,
+        entry.first.0,
+        entry.last.0,
+        entry.end,
+        entry.first_time.0 as u64,
+        entry.last_time.0 as u64,
+    ];
+    let mut bytes = [0; ENTRY_BYTES];
+    let (fields, chain) = bytes.split_at_mut(ENTRY_BYTES - 32);
+    fields.chunks_exact_mut(8).zip(numbers).for_each(|(field, number)| field.copy_from_slice(&number.to_le_bytes()));
+    chain.copy_from_slice(&entry.chain.0);
+    bytes
+}
+
+pub(super) fn snapshot_bytes(snapshot: &Snapshot) -> [u8; SNAPSHOT_BYTES] {
+    let mut bytes = [0; SNAPSHOT_BYTES];
+    bytes[..HEAD_BYTES].copy_from_slice(&head_bytes(&snapshot.head));
+    bytes[HEAD_BYTES..HEAD_BYTES + 8].copy_from_slice(&snapshot.bytes.to_le_bytes());
+    bytes[HEAD_BYTES + 8..].copy_from_slice(&snapshot.digest.0);
+    bytes
+}
+
+pub(super) fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
     let mut bytes = [0; HEAD_BYTES];
     bytes[..8].copy_from_slice(&head.position.0.to_le_bytes());
     bytes[8..16].copy_from_slice(&head.time.0.to_le_bytes());
@@ -217,16 +232,29 @@ fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
 }
 
 impl Fields<'_> {
-    fn head(&mut self) -> Option<Head> {
+    pub fn head(&mut self) -> Option<Head> {
         Some(Head { position: self.position()?, time: self.time()?, chain: self.hash()? })
     }
 
     /// The inner one is `None` where zeros stand for no snapshot.
-    fn snapshot(&mut self) -> Option<Option<Snapshot>> {
+    pub fn snapshot(&mut self) -> Option<Option<Snapshot>> {
         let (bytes, _) = self.0.split_first_chunk::<SNAPSHOT_BYTES>()?;
         let none = bytes.iter().all(|&byte| byte == 0);
         let snapshot = Snapshot { head: self.head()?, bytes: self.u64()?, digest: Digest(self.bytes()?) };
         Some((!none).then_some(snapshot))
+    }
+
+    pub fn entry(&mut self) -> Option<SegmentEntry> {
+        Some(SegmentEntry {
+            id: SegmentId(self.u64()?),
+            tag: self.u64()?,
+            first: self.position()?,
+            last: self.position()?,
+            end: self.u64()?,
+            first_time: self.time()?,
+            last_time: self.time()?,
+            chain: self.hash()?,
+        })
     }
 
     fn manifest(&mut self) -> Option<Manifest> {
@@ -240,19 +268,7 @@ impl Fields<'_> {
         if count.checked_mul(ENTRY_BYTES)? != self.0.len() {
             return None;
         }
-        let mut segments = Vec::with_capacity(count);
-        for _ in 0..count {
-            segments.push(SegmentEntry {
-                id: SegmentId(self.u64()?),
-                tag: self.u64()?,
-                first: self.position()?,
-                last: self.position()?,
-                end: self.u64()?,
-                first_time: self.time()?,
-                last_time: self.time()?,
-                chain: self.hash()?,
-            });
-        }
+        let segments = (0..count).map(|_| self.entry()).collect::<Option<Vec<_>>>()?;
         Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, segments })
     }
 }

@@ -5,6 +5,7 @@
 //! reads from a position; who may append what is decided by the committer before.
 
 mod apply;
+mod archive;
 mod creation;
 #[cfg(test)]
 mod damage;
@@ -28,6 +29,7 @@ mod window;
 mod writer;
 
 use std::fmt::Debug;
+use std::path::Path;
 
 use bytes::Bytes;
 pub use creation::Birth;
@@ -40,6 +42,7 @@ pub use settings::{DirLock, LogSettings};
 pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
 use tokio::sync::watch;
+pub use trim::Removable;
 pub use verify::{Verification, verify};
 pub use writer::FileLog;
 
@@ -108,6 +111,9 @@ pub trait Log: Debug + Send + Sync {
     /// The identity of the log.
     fn id(&self) -> LogId;
 
+    /// When it was created.
+    fn created(&self) -> Timestamp;
+
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
@@ -151,6 +157,24 @@ pub trait Log: Debug + Send + Sync {
 
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;
+
+    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    fn snapshot(&self) -> Option<Snapshot>;
+
+    /// What a trim that keeps what lies above `keep` removes.
+    ///
+    /// Errors: `Corrupt` when some of it is not there, `Io`.
+    fn removable(&self, keep: Position) -> Result<Removable, LogError>;
+
+    /// The highest floor that leaves transactions of so many bytes above it, as far as whole sealed segments allow.
+    fn floor_above(&self, bytes: u64) -> Position;
+
+    /// Copies what a trim that keeps what lies above `keep` removes into the archive in the directory `dir`, which may be on
+    /// another file system and is made when absent; synced, and read back there. An archive of this log is extended.
+    ///
+    /// Errors: `OtherArchive` when it is of another log or history, or ends below what is to follow; `NoSpace`, `Corrupt` when
+    /// what was to be copied is damaged, `Io`. The archive is then what it was.
+    fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError>;
 
     /// Raises the floor to the state in `snapshot`, whose file the caller has put, synced, where the log keeps them, and
     /// verified. Transactions at or below it are no longer readable; those at or below `keep` are removed too, as far as

@@ -224,7 +224,7 @@ pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<P
     let _entered = span.enter();
     let fs = env.fs.as_ref();
     let loaded = manifest::load(fs, dir)?;
-    let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+    let source = Source::new(env.fs.clone(), dir);
     let mut manifest = loaded.manifest.clone();
     // Another log's state says nothing about this one.
     let known = known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, position)| position);

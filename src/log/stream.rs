@@ -5,7 +5,7 @@
 //! when asked for.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -64,10 +64,25 @@ impl Milestones {
 pub(super) struct Source {
     pub fs: Arc<dyn Fs>,
     pub dir: PathBuf,
+    /// Segments below this one lie there.
+    pub archive: Option<(PathBuf, SegmentId)>,
     pub milestones: Arc<Milestones>,
 }
 
 impl Source {
+    /// Over the segments in one directory.
+    pub fn new(fs: Arc<dyn Fs>, dir: &Path) -> Source {
+        Source { fs, dir: dir.to_path_buf(), archive: None, milestones: Arc::new(Milestones::default()) }
+    }
+
+    /// The file of a segment.
+    pub fn path(&self, id: SegmentId) -> PathBuf {
+        match &self.archive {
+            Some((archive, first)) if id < *first => id.path(archive),
+            _ => id.path(&self.dir),
+        }
+    }
+
     /// Opens a listed segment and checks that its header says what the manifest says. `last` names the
     /// damage when it does not.
     pub fn open(
@@ -78,7 +93,7 @@ impl Source {
         mode: OpenMode,
         last: Position,
     ) -> Result<(Box<dyn File>, SegmentHeader), LogError> {
-        let path = entry.id.path(&self.dir);
+        let path = self.path(entry.id);
         let damaged = |why: &str| corrupt(&path, 0, entry.first, last, why);
         let (file, header) = segment::open(self.fs.as_ref(), &path, mode)?.map_err(damaged)?;
         let expected = SegmentHeader {
@@ -208,7 +223,7 @@ impl FrameStream {
         let last = if index + 1 < segments.len() { entry.last } else { self.to };
         let opened = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last);
         let (file, _) = opened.map_err(|error| self.source.trimmed(position).unwrap_or(error))?;
-        let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
+        let reader = SegmentReader::new(file, self.source.path(entry.id), entry.tag)?;
         let milestone = match self.check {
             Check::Order => self.source.milestones.before(entry.id, position),
             Check::Chain => None,

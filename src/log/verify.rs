@@ -47,7 +47,7 @@ pub fn verify(
 ) -> Result<Verification, LogError> {
     let loaded = settled(env, dir)?;
     let manifest = &loaded.manifest;
-    let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+    let source = Source::new(env.fs.clone(), dir);
     let mut walk = Walk {
         head: manifest.start,
         floor: manifest.floor,

@@ -22,6 +22,7 @@ use super::segment::{SegmentId, Spare};
 use super::settings::LogSettings;
 use super::snapshot::Snapshot;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
+use super::trim::Removable;
 use super::{DirLock, Draft, Frames, Head, Log, LogError};
 use crate::env::{Env, File, FileExt as _};
 use crate::types::{Limits, LogId, Position, Timestamp};
@@ -103,6 +104,8 @@ impl FileLog {
     pub fn open_planned(env: Env, lock: DirLock, plan: Plan, settings: LogSettings) -> Result<FileLog, LogError> {
         settings.check()?;
         let recovered = plan.apply(&env, &settings)?;
+        // Never needed; that it could not be removed costs room, nothing else.
+        let _ = env.fs.remove_file(&Snapshot::unfinished(&recovered.dir));
         let active = *recovered.manifest.active();
         Ok(FileLog {
             id: recovered.manifest.log_id,
@@ -143,20 +146,10 @@ impl FileLog {
         self.view.lock().manifest.segments.clone()
     }
 
-    /// When the log was created.
-    pub fn created(&self) -> Timestamp {
-        self.view.lock().manifest.created
-    }
-
     /// As [`Log::read`], proving as much as `check` says.
     pub fn read_checked(&self, from: Position, check: Check) -> Result<FrameStream, LogError> {
         let view = self.view.lock().clone();
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
-    }
-
-    /// The snapshot of the state at the floor, unless that is the beginning of everything.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        self.view.lock().manifest.snapshot
     }
 
     /// The directory of the log.
@@ -169,7 +162,7 @@ impl FileLog {
     }
 
     fn source(&self) -> Source {
-        Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
+        Source { milestones: self.milestones.clone(), ..Source::new(self.env.fs.clone(), &self.dir) }
     }
 
     /// Writes the older slot and shows the manifest to readers; latches when that fails.
@@ -257,6 +250,10 @@ impl Log for FileLog {
 
     fn id(&self) -> LogId {
         self.id
+    }
+
+    fn created(&self) -> Timestamp {
+        self.view.lock().manifest.created
     }
 
     fn head(&self) -> Head {
@@ -350,6 +347,24 @@ impl Log for FileLog {
 
     fn floor(&self) -> Position {
         self.view.lock().manifest.floor.position
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.snapshot
+    }
+
+    fn removable(&self, keep: Position) -> Result<Removable, LogError> {
+        let manifest = self.view.lock().manifest.clone();
+        let (segments, snapshots) = manifest.removable(keep);
+        self.measure(segments, &snapshots)
+    }
+
+    fn floor_above(&self, bytes: u64) -> Position {
+        self.floor_with_above(bytes)
+    }
+
+    fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError> {
+        self.archive_to(dir, keep)
     }
 
     fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError> {

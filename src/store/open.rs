@@ -1,6 +1,5 @@
 //! Opening: log recovery, trust or rebuild of the base, replay of what came after it.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +18,7 @@ use super::indexing;
 use super::replay::apply;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
-use crate::env::{Env, Fs};
+use crate::env::{Env, create_dir_durably};
 use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
 use crate::projection::{Pins, View};
 use crate::types::{Error, ErrorKind, Position, Result, Stamp};
@@ -117,25 +116,9 @@ fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
         return Err(Error::from(LogError::NotFound { path: dir.clone() }));
     }
     if existing != Existing::Required {
-        create_durably(fs.as_ref(), dir).map_err(failed("create the directory"))?;
+        create_dir_durably(fs.as_ref(), dir).map_err(failed("create the directory"))?;
     }
     Ok(DirLock::take(&builder.env, &dir.join(LOCK_FILE))?)
-}
-
-/// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
-/// worth nothing when the store's own name is lost with the power.
-fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    let here = Path::new(".");
-    let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
-    let mut unsynced = Vec::new();
-    for path in missing {
-        if fs.exists(path)? {
-            break;
-        }
-        unsynced.push(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here));
-    }
-    fs.create_dir_all(dir)?;
-    unsynced.iter().rev().try_for_each(|parent| fs.sync_dir(parent))
 }
 
 fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<&Stamp>) -> Result<FileLog> {
