@@ -81,7 +81,7 @@ pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
     Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Mark, Predicate, Reader, RequestId,
-    ScanOptions, Settings, Stats, Store, Tx,
+    Retention, ScanOptions, Settings, Stats, Store, TrimOptions, Trimmed, Tx,
 };
 pub use types::{
     At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,

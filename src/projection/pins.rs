@@ -51,6 +51,12 @@ impl Pins {
         Pin { pins: self.clone(), position, base: false }
     }
 
+    /// Pins a position of the past. Whether it can be read is for the caller to see, afterwards: from here on it is kept.
+    pub fn pin_at(self: &Arc<Pins>, position: Position) -> Pin {
+        *self.pinned.lock().readers.entry(position).or_default() += 1;
+        Pin { pins: self.clone(), position, base: false }
+    }
+
     /// Pins the position of a base for the layers that read it there.
     pub(super) fn pin_base(self: &Arc<Pins>, position: Position) -> Pin {
         *self.pinned.lock().bases.entry(position).or_default() += 1;

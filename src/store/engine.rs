@@ -1,5 +1,6 @@
 //! [`Shared`]: what the facade, the committer and the checkpoint have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +13,9 @@ use super::lane::LaneId;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
 use crate::env::Env;
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use crate::projection::{IndexSet, View};
-use crate::types::{Error, ErrorKind, Position, ProjectionVersion, Result};
+use crate::types::{Error, ErrorKind, Position, ProjectionVersion, Result, Timestamp};
 
 /// The unit of [`Shared::room`]: a semaphore counts to less than the bytes of a large queue.
 const ROOM_UNIT_BYTES: usize = 1024;
@@ -46,6 +47,36 @@ pub(crate) struct Shared {
     pub closing: AtomicBool,
     /// Gives lane ids.
     pub lanes: AtomicU64,
+    /// The directory of the log, where its snapshots lie.
+    pub log_dir: PathBuf,
+    /// Held by the one who trims.
+    pub trimming: tokio::sync::Mutex<()>,
+    /// Held for reading by whoever writes down a position that others are to find readable, from the check until that is
+    /// committed.
+    pub floor_gate: tokio::sync::RwLock<()>,
+    /// Where a trim wants the floor; zero without one.
+    pub floor_asked: AtomicU64,
+    /// When the retention was last looked at.
+    pub retained_at: Mutex<Option<Timestamp>>,
+}
+
+/// A floor that a trim wants, for as long as the trim lasts.
+#[derive(Debug)]
+pub(crate) struct FloorAsked(Arc<Shared>);
+
+impl FloorAsked {
+    /// Waits for those who have found a lower position readable and are about to write it down.
+    pub async fn new(shared: &Arc<Shared>, floor: Position) -> FloorAsked {
+        let _nobody = shared.floor_gate.write().await;
+        shared.floor_asked.store(floor.0, Ordering::Release);
+        FloorAsked(shared.clone())
+    }
+}
+
+impl Drop for FloorAsked {
+    fn drop(&mut self) {
+        self.0.floor_asked.store(0, Ordering::Release);
+    }
 }
 
 impl Shared {
@@ -125,6 +156,16 @@ impl Shared {
     /// Where the history begins that the next checkpoint keeps.
     pub fn history(&self) -> Option<Position> {
         self.settings.history.then(|| self.log.floor())
+    }
+
+    /// Whether a position can be written down for others to read at: a trim that is going on does not pass it by. Asked with
+    /// [`Shared::floor_gate`] held.
+    pub fn check_kept(&self, position: Position) -> Result<()> {
+        let floor = Position(self.floor_asked.load(Ordering::Acquire)).max(self.log.floor());
+        match position < floor {
+            true => Err(LogError::BelowFloor { position, floor }.into()),
+            false => Ok(()),
+        }
     }
 
     /// A new lane id.

@@ -260,7 +260,7 @@ impl Store {
         self.shared.submit(Box::new(submission), answer).await
     }
 
-    /// What a store does by itself from time to time: builds missing indexes, forgets old requests.
+    /// What a store does by itself from time to time: builds missing indexes, forgets old requests, trims as it is told to.
     pub(crate) fn start_chores(&self, runtime: &tokio::runtime::Handle) {
         // The chores keep no store open that its owners have dropped, nor its directory locked.
         let (shared, threads) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.threads));
@@ -273,17 +273,19 @@ impl Store {
                     return;
                 }
                 let store = Store { shared, threads };
-                let done = match store.build_indexes().await {
-                    Ok(()) => store.expire_requests().await.map(|_| ()),
-                    failed => failed,
-                };
-                if let Err(error) = done
+                if let Err(error) = store.do_chores().await
                     && !store.shared.closing.load(Ordering::Acquire)
                 {
                     tracing::warn!(error = %error.report(), "a chore of the store failed; it is tried again");
                 }
             }
         });
+    }
+
+    async fn do_chores(&self) -> Result<()> {
+        self.build_indexes().await?;
+        self.expire_requests().await?;
+        self.retain().await.map(drop)
     }
 
     /// Brings everything acknowledged so far into the base and returns the position reached.

@@ -19,11 +19,14 @@ mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod retention;
 mod settings;
+mod snapshot;
 mod stats;
 mod submission;
 mod threads;
 mod transaction;
+mod trim;
 
 #[cfg(test)]
 mod gate;
@@ -47,6 +50,8 @@ pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
+pub use retention::Retention;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use transaction::{Answer, Tx};
+pub use trim::{TrimOptions, Trimmed};

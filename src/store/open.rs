@@ -102,6 +102,11 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         checkpointing: tokio::sync::Mutex::new(()),
         closing: AtomicBool::new(false),
         lanes: AtomicU64::new(0),
+        log_dir: builder.dir.join(LOG_DIR),
+        trimming: tokio::sync::Mutex::new(()),
+        floor_gate: tokio::sync::RwLock::new(()),
+        floor_asked: AtomicU64::new(0),
+        retained_at: Mutex::new(None),
     });
     replay(&shared, trusted).await?;
     let committer = Committer::new(shared.clone(), commands);
