@@ -80,8 +80,9 @@ pub use env::Env;
 pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
-    Answer, Batch, Builder, Committed, Context, Durability, EntryStream, Mark, Predicate, Reader, RequestId,
-    Retention, ScanOptions, Settings, Stats, Store, TrimOptions, Trimmed, Tx,
+    Answer, Batch, Builder, Committed, Context, Dependent, DiffOptions, Difference, Differences, Durability,
+    EntryStream, History, Mark, Origin, Predicate, Reader, RequestId, Retention, Rewound, ScanOptions, Settings, Stats,
+    Store, TrimOptions, Trimmed, Tx, Undo, Version,
 };
 pub use types::{
     At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::Store;
-use crate::types::{Error, ErrorKind, Result};
+use crate::store::{Reader, Store};
+use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
@@ -97,6 +97,34 @@ impl Shell {
         let closed = store.close().await;
         done.and_then(|done| closed.map(|()| done))
     }
+
+    /// The same with a reader: of the state that is meant, or of now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shell::with_store`], and those of [`Store::at`].
+    pub async fn with_reader<T>(
+        &mut self,
+        at: &AtArgs,
+        work: impl AsyncFnOnce(Reader, &mut Shell) -> Result<T>,
+    ) -> Result<T> {
+        self.with_store(async |store, shell| {
+            let reader = match &at.at {
+                Some(at) => store.at(at.clone()).await?,
+                None => store.reader(),
+            };
+            work(reader, shell).await
+        })
+        .await
+    }
+}
+
+/// `--at`, of every reading verb.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AtArgs {
+    /// As of a position, an RFC 3339 time (the last transaction not after it), or a mark [default: now]
+    #[arg(long, value_name = "X")]
+    pub at: Option<At>,
 }
 
 /// Runs the command that the process was started with.
@@ -219,7 +247,10 @@ mod tests {
             "lakelog export --format kv-dump -o x --internal",
             "lakelog export --format ndjson",
             "lakelog get p k",
-            "lakelog scan p --prefix a --from b --limit 1",
+            "lakelog get p k --at 1",
+            "lakelog get p k --at 2026-01-01T00:00:00Z",
+            "lakelog scan p --prefix a --from b --limit 1 --at before-upgrade",
+            "lakelog export --at 7 -o x",
             "lakelog set p k - --if-absent --actor a --reason r --request-id i",
             "lakelog set p k v --if-version 3",
             "lakelog set p k v --if-value w",
@@ -250,7 +281,6 @@ mod tests {
             "lakelog",
             "lakelog nonsense",
             "lakelog get p",
-            "lakelog get p k --at 1",
             "lakelog set p k v --if-absent --if-exists",
             "lakelog set p k v --if-version -1",
             "lakelog apply - --concurrency 0",

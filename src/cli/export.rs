@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::env::Env;
 use crate::migrate::{ExportFormat, ExportReport, RefusedEntry, export};
-use crate::store::Store;
+use crate::store::Reader;
 use crate::types::{Error, ErrorKind, Result};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::progress::Progress;
 use super::text::{Name, shown};
@@ -30,6 +30,8 @@ pub struct ExportArgs {
     /// Also what the store keeps for itself
     #[arg(long)]
     internal: bool,
+    #[command(flatten)]
+    at: AtArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -59,13 +61,13 @@ struct Refused {
 pub async fn run(args: ExportArgs, shell: &mut Shell) -> Result<Ended> {
     let (format, internal) = (args.format.into(), args.internal);
     let report = shell
-        .with_store(async |store, shell| match &*args.output {
+        .with_reader(&args.at, async |reader, shell| match &*args.output {
             path if path == Path::new("-") => {
                 let mut sink = shell.out.sink();
-                let done = write(store, &mut sink, format, internal).await;
+                let done = write(&reader, &mut sink, format, internal).await;
                 sink.failure().map_or(done, Err)
             }
-            path => write_file(store, path, format, internal).await,
+            path => write_file(&reader, path, format, internal).await,
         })
         .await?;
     let refused = report.refused;
@@ -84,28 +86,28 @@ pub async fn run(args: ExportArgs, shell: &mut Shell) -> Result<Ended> {
     Ok(if refused == 0 { Ended::Done } else { Ended::Partly })
 }
 
-async fn write(store: &Store, out: impl Write + Send, format: ExportFormat, internal: bool) -> Result<ExportReport> {
+async fn write(reader: &Reader, out: impl Write + Send, format: ExportFormat, internal: bool) -> Result<ExportReport> {
     let mut progress = Progress::new("exporting", "records", None);
-    export(&store.reader(), out, format, internal, Env::os().clock.now(), |entries| progress.reach(entries)).await
+    export(reader, out, format, internal, Env::os().clock.now(), |entries| progress.reach(entries)).await
 }
 
 /// Under another name first, so that a file with the name asked for is a whole one. Readable by its owner only: it
 /// holds what the store holds. What is no regular file, such as a pipe, is written in place.
-async fn write_file(store: &Store, path: &Path, format: ExportFormat, internal: bool) -> Result<ExportReport> {
+async fn write_file(reader: &Reader, path: &Path, format: ExportFormat, internal: bool) -> Result<ExportReport> {
     let failed = |error: io::Error| {
         Error::new(ErrorKind::Unavailable, format!("cannot write the file, path=`{}`", path.display()))
             .with_source(error)
     };
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-        return write(store, file, format, internal).await;
+        return write(reader, file, format, internal).await;
     }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let unfinished = PathBuf::from(unfinished);
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
     let file = file.map_err(failed)?;
-    let done = write(store, &file, format, internal).await;
+    let done = write(reader, &file, format, internal).await;
     let published = done.and_then(|report| publish(&file, &unfinished, path).map(|()| report).map_err(failed));
     if published.is_err() {
         // It is named for what it is; failing to remove it says nothing new.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::types::{Entry, Error, ErrorKind, Result};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::Ended;
 use super::text::{self, Base64, Name, shown};
 
@@ -20,6 +20,8 @@ pub struct GetArgs {
     /// The key
     #[arg(value_name = "K")]
     key: String,
+    #[command(flatten)]
+    at: AtArgs,
 }
 
 /// An entry as `get` and `scan` answer it.
@@ -52,7 +54,7 @@ impl fmt::Display for Found {
 pub async fn run(args: GetArgs, shell: &mut Shell) -> Result<Ended> {
     let partition = text::parse(&args.partition, shell.hex)?;
     let key = text::parse(&args.key, shell.hex)?;
-    let entry = shell.with_store(async |store, _| store.get(&partition, &key).await).await?;
+    let entry = shell.with_reader(&args.at, async |reader, _| reader.get(&partition, &key).await).await?;
     let entry = entry.ok_or_else(|| {
         let message = format!("no such key, partition=`{}` key=`{}`", shown(&partition), shown(&key));
         Error::new(ErrorKind::NotFound, message)

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::store::ScanOptions;
 use crate::types::Result;
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::get::Found;
 use super::output::Ended;
 use super::text;
@@ -25,6 +25,8 @@ pub struct ScanArgs {
     /// At most this many entries
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    at: AtArgs,
 }
 
 /// An unknown partition is an empty one.
@@ -34,8 +36,8 @@ pub async fn run(args: ScanArgs, shell: &mut Shell) -> Result<Ended> {
         (text::parse(&args.partition, shell.hex)?, parse(&args.prefix)?, parse(&args.from)?);
     let options = ScanOptions::new(&partition).prefix(&prefix).from(&from).limit(args.limit.unwrap_or(usize::MAX));
     shell
-        .with_store(async |store, shell| {
-            let mut entries = store.scan(options)?;
+        .with_reader(&args.at, async |reader, shell| {
+            let mut entries = reader.scan(options)?;
             while let Some(entry) = entries.next().await {
                 shell.out.answer(&Found::from(&entry?))?;
             }

@@ -236,6 +236,11 @@ impl Memtable {
         map.ranges.covering(key, at).map(|(position, prefix)| (position, prefix.into()))
     }
 
+    /// The positions of all range deletes that cover the key, in no order.
+    pub(super) fn all_covering(&self, key: &[u8]) -> Vec<Position> {
+        self.map.read().ranges.all_covering(key)
+    }
+
     /// Whether there are range deletes at all.
     pub(super) fn has_ranges(&self) -> bool {
         !self.map.read().ranges.is_empty()

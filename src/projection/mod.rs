@@ -14,6 +14,7 @@ mod ranges;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod view;
 mod write_set;
 
@@ -26,5 +27,6 @@ pub use project::{
     project_events, project_request, redaction_key,
 };
 pub use scan::Scanner;
+pub use timeline::{Timeline, Timelines};
 pub use view::{Layers, View};
 pub use write_set::{Write, WriteSet};

@@ -56,6 +56,12 @@ impl RangeTombstones {
             .max()
     }
 
+    /// The positions of all range deletes that cover the key, in no order.
+    pub fn all_covering(&self, key: &[u8]) -> Vec<Position> {
+        let prefixes = self.lengths.keys().filter_map(|&length| key.get(..length));
+        prefixes.filter_map(|prefix| self.positions.get(prefix)).flatten().copied().collect()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()

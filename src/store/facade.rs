@@ -193,9 +193,9 @@ impl Store {
                 return Ok(Committed { position: attempt.read_at, answer, repeated: false });
             }
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
-            let prepared = Prepared::new(&self.shared, &context, remembered, attempt.events)?;
-            let reads = attempt.reads.clone();
-            let attempt = Attempt { events: Vec::new(), ..attempt };
+            let Attempt { read_at, reads, events, restored, pins } = attempt;
+            let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
+            let attempt = Attempt { pins, ..Attempt::of(read_at, reads.clone()) };
             match self.submit(attempt, prepared, lane.as_ref().map(|lane| lane.id)).await {
                 Ok(position) => return Ok(Committed { position, answer, repeated: false }),
                 Err(Refusal::Failed(error)) => return Err(error),
@@ -221,8 +221,8 @@ impl Store {
 
     /// The same, also with no events at all.
     pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
-        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events)?;
-        let blind = |read_at| Attempt { read_at, reads: Reads::default(), events: Vec::new() };
+        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events, Vec::new())?;
+        let blind = |read_at| Attempt::of(read_at, Reads::default());
         if prepared.indexed.is_empty() {
             return match self.submit(blind(Position::ZERO), prepared, None).await {
                 Ok(position) => Ok(position),
@@ -255,7 +255,7 @@ impl Store {
             old_values.push(old.map(|(_, value)| value));
         }
         let (reply, answer) = oneshot::channel();
-        let Attempt { read_at, reads, .. } = attempt;
+        let Attempt { read_at, reads, pins: _pins, .. } = attempt;
         let submission = Submission { read_at, reads, old_values, prepared, lane, reply, _room: None };
         self.shared.submit(Box::new(submission), answer).await
     }

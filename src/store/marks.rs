@@ -137,7 +137,7 @@ impl Store {
 }
 
 /// Whether the state at a position can be read, `head` being the last one.
-fn check_readable_at(shared: &Shared, position: Position, head: Position) -> Result<()> {
+pub(super) fn check_readable_at(shared: &Shared, position: Position, head: Position) -> Result<()> {
     let floor = shared.log.floor();
     if position < floor {
         return Err(LogError::BelowFloor { position, floor }.into());

@@ -1,20 +1,28 @@
 //! The store against a model of maps, with checkpoints, crashes and reopening among the operations.
 //!
 //! After every crash the store holds exactly what was acknowledged: each call is answered before the next
-//! begins, so nothing is in flight. Readers pinned before keep seeing their position until the crash.
+//! begins, so nothing is in flight. Readers pinned before keep seeing their position until the crash. Every position
+//! of the past is what it was, whatever came after it; histories, differences, undo and rewind follow from that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::simulation::{Stepped, ready};
-use super::{Batch, Predicate, Reader, ScanOptions, Settings};
+use super::{Batch, Context, DiffOptions, Predicate, Reader, Rewound, ScanOptions, Settings};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Keep, SimWorld};
 use crate::types::{ErrorKind, Key, Position};
 
 type Keys = (u8, u8);
 type Model = BTreeMap<(Vec<u8>, Vec<u8>), (Position, Vec<u8>)>;
+
+/// What a transaction wrote: keys one by one, and ranges by partition and prefix.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    keys: BTreeSet<(Vec<u8>, Vec<u8>)>,
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -37,6 +45,11 @@ enum Op {
     },
     Get(Keys),
     Pin,
+    AsOf(usize),
+    History(Keys),
+    Diff(usize, usize, Option<(u8, Option<u8>)>),
+    Undo(usize, usize),
+    Rewind(u8, Option<u8>, usize),
     Checkpoint,
     Upkeep,
     Close,
@@ -76,6 +89,11 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(partition, prefix, from, limit, batch)| Op::Scan { partition, prefix, from, limit, batch }),
         1 => keys().prop_map(Op::Get),
         1 => Just(Op::Pin),
+        1 => any::<usize>().prop_map(Op::AsOf),
+        1 => keys().prop_map(Op::History),
+        1 => (any::<usize>(), any::<usize>(), prop::option::of(range())).prop_map(|(a, b, r)| Op::Diff(a, b, r)),
+        2 => (any::<usize>(), 0usize..3).prop_map(|(at, more)| Op::Undo(at, more)),
+        1 => (range(), any::<usize>()).prop_map(|((p, prefix), at)| Op::Rewind(p, prefix, at)),
         2 => Just(Op::Checkpoint),
         1 => Just(Op::Upkeep),
         1 => Just(Op::Close),
@@ -105,12 +123,18 @@ fn value(seed: u8) -> Vec<u8> {
     }
 }
 
+fn value_in(model: &Model, at: &(Vec<u8>, Vec<u8>)) -> Option<Vec<u8>> {
+    model.get(at).map(|(_, value)| value.clone())
+}
+
 struct World {
     world: SimWorld,
     base: MemoryBackend,
     settings: Settings,
     stepped: Option<Stepped>,
     model: Model,
+    /// The model at every position, and what the transaction there wrote.
+    past: Vec<(Model, Touched)>,
     head: Position,
     pins: Vec<(Reader, Model)>,
 }
@@ -129,6 +153,7 @@ impl World {
             settings,
             stepped: None,
             model: Model::new(),
+            past: vec![Default::default()],
             head: Position::ZERO,
             pins: Vec::new(),
         };
@@ -163,7 +188,7 @@ impl World {
     }
 
     /// Applies to the model and to the store, and compares the outcome.
-    fn write(&mut self, batch: Batch, holds: bool, effect: impl FnOnce(&mut Model, Position)) {
+    fn write(&mut self, batch: Batch, holds: bool, touched: Touched, effect: impl FnOnce(&mut Model, Position)) {
         let done = self.store().write("model", batch);
         if !holds {
             assert_eq!(done.unwrap_err().kind(), ErrorKind::Conflict);
@@ -172,7 +197,23 @@ impl World {
         let position = done.unwrap().position;
         assert!(position == self.head.next() || position == self.head);
         effect(&mut self.model, position);
+        self.reach(position, touched);
+    }
+
+    fn reach(&mut self, position: Position, touched: Touched) {
+        if position > self.head {
+            self.past.push((self.model.clone(), touched));
+        }
         self.head = position;
+        assert_eq!(self.past.len() as u64, self.head.0 + 1);
+    }
+
+    fn position(&self, seed: usize) -> Position {
+        Position((seed % self.past.len()) as u64)
+    }
+
+    fn at(&self, position: Position) -> &Model {
+        &self.past[position.0 as usize].0
     }
 
     fn apply(&mut self, op: Op) {
@@ -204,6 +245,14 @@ impl World {
                 assert_eq!(reader.position(), self.head);
                 self.pins.push((reader, self.model.clone()));
             }
+            Op::AsOf(seed) => self.as_of(self.position(seed)),
+            Op::History(keys) => self.history(partition(keys.0), key(keys.1)),
+            Op::Diff(a, b, range) => self.diff(self.position(a), self.position(b), range),
+            Op::Undo(seed, more) => {
+                let first = self.position(seed).max(Position(1)).min(self.head);
+                self.undo(first, Position(first.0 + more as u64).min(self.head));
+            }
+            Op::Rewind(p, pre, seed) => self.rewind(partition(p), prefix(pre), self.position(seed)),
             Op::Checkpoint => {
                 assert_eq!(self.store().checkpoint().unwrap(), self.head);
             }
@@ -265,7 +314,12 @@ impl World {
             holds = result;
             batch = batch.check(partition(keys.0), key(keys.1), predicate);
         }
-        self.write(batch, holds, |model, position| {
+        let mut touched = Touched::default();
+        touched.keys = writes.keys().map(|keys| (partition(keys.0).to_vec(), key(keys.1).to_vec())).collect();
+        if let Some((p, pre)) = range {
+            touched.cover(&self.model, partition(p), prefix(pre));
+        }
+        self.write(batch, holds, touched, |model, position| {
             if let Some((p, pre)) = range {
                 model.retain(|(q, k), _| !(q == partition(p) && k.starts_with(prefix(pre))));
             }
@@ -303,6 +357,172 @@ impl World {
         }
     }
 
+    fn as_of(&mut self, position: Position) {
+        let store = self.store().store.clone();
+        let (found, addresses) = self.store().one(async move {
+            let reader = store.at(position).await.unwrap();
+            let mut found = Model::new();
+            let mut entries = reader.scan_all(false);
+            while let Some(entry) = entries.next().await {
+                let entry = entry.unwrap();
+                found.insert((entry.partition(), entry.key().to_vec()), (entry.version, entry.value.to_vec()));
+            }
+            for ((p, k), (version, value)) in &found {
+                let entry = reader.get(p, k).await.unwrap().unwrap();
+                assert_eq!((entry.version, &entry.value[..]), (*version, &value[..]));
+            }
+            (found, reader.users_by_email("A@").await.unwrap())
+        });
+        let model = self.at(position);
+        assert_eq!(&found, model, "as of {position}");
+        let users = model
+            .iter()
+            .filter(|((p, k), (_, value))| p == b"auth" && k.starts_with(b"users/") && value == &[0x22, 2, b'a', b'@']);
+        assert_eq!(addresses, users.map(|((_, k), _)| k.clone()).collect::<Vec<_>>(), "index as of {position}");
+    }
+
+    fn history(&mut self, p: &'static [u8], k: &'static [u8]) {
+        let reader = self.store().store.reader();
+        let found = self.store().one(async move {
+            let mut versions = reader.history(p, k).unwrap();
+            let mut of_range = reader.history_of(p, k).unwrap();
+            let mut found = Vec::new();
+            while let Some(version) = versions.next().await {
+                let version = version.unwrap();
+                assert_eq!(of_range.next().await.unwrap().unwrap(), version, "the key itself comes first");
+                let origin = version.origin.unwrap();
+                assert_eq!(origin.actor, "model");
+                found.push((version.position, version.value.map(|value| value.to_vec())));
+            }
+            found
+        });
+        let at = (p.to_vec(), k.to_vec());
+        let mut expected = Vec::new();
+        for (position, pair) in self.past.windows(2).enumerate() {
+            let (before, now) = (pair[0].0.get(&at), pair[1].0.get(&at));
+            let position = Position(position as u64 + 1);
+            match now {
+                Some((version, value)) if *version == position => expected.push((position, Some(value.clone()))),
+                None if before.is_some() => expected.push((position, None)),
+                _ => {}
+            }
+        }
+        assert_eq!(found, expected);
+    }
+
+    fn diff(&mut self, a: Position, b: Position, range: Option<(u8, Option<u8>)>) {
+        let store = self.store().store.clone();
+        let found = self.store().one(async move {
+            let options = match range {
+                None => DiffOptions::new(),
+                Some((p, pre)) => DiffOptions::new().prefix(partition(p), prefix(pre)),
+            };
+            let mut differences = store.diff(a, b, options).await.unwrap();
+            let mut found = Vec::new();
+            while let Some(difference) = differences.next().await {
+                let difference = difference.unwrap();
+                let value = |entry: &Option<crate::types::Entry>| entry.as_ref().map(|entry| entry.value.to_vec());
+                let at = (difference.partition(), difference.key().to_vec());
+                found.push((at, value(&difference.old), value(&difference.new)));
+            }
+            found
+        });
+        let keys: BTreeSet<_> = self.at(a).keys().chain(self.at(b).keys()).cloned().collect();
+        let inside =
+            |(p, k): &(Vec<u8>, Vec<u8>)| range.is_none_or(|(q, pre)| p == partition(q) && k.starts_with(prefix(pre)));
+        let differences = keys.into_iter().filter(inside).map(|at| {
+            let (old, new) = (value_in(self.at(a), &at), value_in(self.at(b), &at));
+            (at, old, new)
+        });
+        let expected: Vec<_> = differences.filter(|(_, old, new)| old != new).collect();
+        assert_eq!(found, expected, "between {a} and {b} in {range:?}");
+    }
+
+    fn undo(&mut self, first: Position, last: Position) {
+        if self.head == Position::ZERO {
+            return;
+        }
+        let store = self.store().store.clone();
+        let undo = async move {
+            let plan = store.plan_undo(first, last).await.unwrap();
+            (plan, store.undo(Context::new("model"), first, last).await)
+        };
+        let (plan, done) = self.store().one(undo);
+        let mut undone = Touched::default();
+        for (_, touched) in &self.past[first.0 as usize..=last.0 as usize] {
+            undone.keys.extend(touched.keys.iter().cloned());
+            undone.ranges.extend(touched.ranges.iter().cloned());
+        }
+        let later = self.past[last.0 as usize + 1..].iter().zip(last.0 + 1..);
+        let dependents: Vec<Position> =
+            later.filter(|((_, touched), _)| undone.meets(touched)).map(|(_, position)| Position(position)).collect();
+        assert_eq!(plan.dependents.iter().map(|dependent| dependent.position).collect::<Vec<_>>(), dependents);
+        if !dependents.is_empty() {
+            let error = done.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.message().contains(&format!("{} wrote", dependents[0])), "{error}");
+            return;
+        }
+        let before = self.at(first.previous()).clone();
+        let mut touched = Touched { keys: BTreeSet::new(), ranges: undone.ranges.clone() };
+        let position = done.unwrap().position;
+        for (p, pre) in &undone.ranges {
+            self.restore_range(&before, p, pre, position);
+        }
+        for at in undone.keys.iter().filter(|at| !undone.covers(at)) {
+            touched.keys.extend(self.restore_key(&before, at, position).then(|| at.clone()));
+        }
+        assert_eq!(position > self.head, !touched.keys.is_empty() || !touched.ranges.is_empty());
+        self.reach(position, touched);
+    }
+
+    fn rewind(&mut self, p: &'static [u8], pre: &'static [u8], to: Position) {
+        let store = self.store().store.clone();
+        let (plan, done) = self.store().one(async move {
+            let plan = store.plan_rewind(&[(p, pre)], to).await.unwrap();
+            (plan, store.rewind(Context::new("model"), &[(p, pre)], to).await.unwrap())
+        });
+        let before = self.at(to).clone();
+        let keys: BTreeSet<_> = before.keys().chain(self.model.keys()).cloned().collect();
+        let inside = keys.into_iter().filter(|(q, k)| q == p && k.starts_with(pre));
+        let differing: Vec<_> = inside.filter(|at| value_in(&before, at) != value_in(&self.model, at)).collect();
+        let restored = differing.iter().filter(|at| before.contains_key(*at)).count() as u64;
+        let expected = Rewound { restored, removed: differing.len() as u64 - restored };
+        assert_eq!((done.answer, plan), (expected, expected));
+        assert_eq!(done.position > self.head, !differing.is_empty());
+        let mut touched = Touched::default();
+        if differing.len() > 8 && p != b"auth" {
+            touched.ranges.push((p.to_vec(), pre.to_vec()));
+            self.restore_range(&before, p, pre, done.position);
+        } else {
+            for at in differing {
+                self.restore_key(&before, &at, done.position);
+                touched.keys.insert(at);
+            }
+        }
+        self.reach(done.position, touched);
+    }
+
+    fn restore_range(&mut self, before: &Model, p: &[u8], pre: &[u8], position: Position) {
+        let inside = |(q, k): &(Vec<u8>, Vec<u8>)| q == p && k.starts_with(pre);
+        self.model.retain(|at, _| !inside(at));
+        let then = before.iter().filter(|(at, _)| inside(at));
+        self.model.extend(then.map(|(at, (_, value))| (at.clone(), (position, value.clone()))));
+    }
+
+    /// Whether the key changes.
+    fn restore_key(&mut self, before: &Model, at: &(Vec<u8>, Vec<u8>), position: Position) -> bool {
+        let then = value_in(before, at);
+        if then == value_in(&self.model, at) {
+            return false;
+        }
+        match then {
+            Some(value) => drop(self.model.insert(at.clone(), (position, value))),
+            None => drop(self.model.remove(at)),
+        }
+        true
+    }
+
     /// Everything, and that the index says what the users say.
     fn check(&mut self) {
         let entries = self.stepped.as_ref().unwrap().entries();
@@ -325,6 +545,30 @@ impl World {
     }
 }
 
+impl Touched {
+    /// A range delete: where an index covers it, it is carried out key by key.
+    fn cover(&mut self, model: &Model, p: &[u8], pre: &[u8]) {
+        if p == b"auth" && (pre.is_empty() || pre.starts_with(b"users/")) {
+            self.keys.extend(model.keys().filter(|(q, k)| q == p && k.starts_with(pre)).cloned());
+        } else {
+            self.ranges.push((p.to_vec(), pre.to_vec()));
+        }
+    }
+
+    fn covers(&self, (p, k): &(Vec<u8>, Vec<u8>)) -> bool {
+        self.ranges.iter().any(|(q, pre)| q == p && k.starts_with(pre))
+    }
+
+    fn meets(&self, other: &Touched) -> bool {
+        let ranges = |a: &(Vec<u8>, Vec<u8>), b: &(Vec<u8>, Vec<u8>)| {
+            a.0 == b.0 && (a.1.starts_with(&b.1) || b.1.starts_with(&a.1))
+        };
+        other.keys.iter().any(|at| self.keys.contains(at) || self.covers(at))
+            || self.keys.iter().any(|at| other.covers(at))
+            || self.ranges.iter().any(|a| other.ranges.iter().any(|b| ranges(a, b)))
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
@@ -336,5 +580,8 @@ proptest! {
         }
         world.check();
         world.apply(Op::Crash(0));
+        for position in 0..=world.head.0 {
+            world.as_of(Position(position));
+        }
     }
 }

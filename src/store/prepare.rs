@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::context::Context;
 use super::engine::Shared;
 use crate::event::{self, Event, Request};
-use crate::projection::{Write, WriteSet, project_events};
+use crate::projection::{Restored, Write, WriteSet, project_events};
 use crate::types::{Digest, Error, ErrorKind, Limits, OWN_PARTITION_BYTE, Result, Salt};
 
 /// A transaction with everything but its place in the log.
@@ -21,11 +21,19 @@ pub(crate) struct Prepared {
     /// Which writes of `set` an index covers.
     pub indexed: Vec<usize>,
     pub request: Option<Request>,
+    /// Bytes of the write set that are not in the payload.
+    pub restored_bytes: usize,
 }
 
 impl Prepared {
     /// Encodes and hashes a transaction within the limits.
-    pub fn new(shared: &Shared, context: &Context, answer: Bytes, events: Vec<Event>) -> Result<Prepared> {
+    pub fn new(
+        shared: &Shared,
+        context: &Context,
+        answer: Bytes,
+        events: Vec<Event>,
+        restored: Vec<Restored>,
+    ) -> Result<Prepared> {
         if events.len() > Limits::TRANSACTION_OPERATIONS_MAX {
             return Err(too_large("operations", events.len(), Limits::TRANSACTION_OPERATIONS_MAX));
         }
@@ -34,7 +42,8 @@ impl Prepared {
         }
         let request =
             context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
-        let set = project_events(&events, Vec::new());
+        let restored_bytes = restored.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+        let set = project_events(&events, restored);
         let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), &events);
         if payload.len() > Limits::TRANSACTION_BYTES_MAX {
             return Err(too_large("bytes", payload.len(), Limits::TRANSACTION_BYTES_MAX));
@@ -44,7 +53,7 @@ impl Prepared {
         let digest = Digest::of(&salt, &payload);
         let covered = set.writes.iter().enumerate().filter(|(_, write)| shared.indexes.covers(&write.key));
         let indexed = covered.map(|(at, _)| at).collect();
-        Ok(Prepared { payload, salt, digest, set, indexed, request })
+        Ok(Prepared { payload, salt, digest, set, indexed, request, restored_bytes })
     }
 
     /// The writes that an index covers.
@@ -55,7 +64,7 @@ impl Prepared {
     /// What the transaction takes of the queue's room, in bytes.
     pub fn bytes(&self) -> usize {
         // Payload and write set hold the same bytes once each.
-        2 * self.payload.len() + 512
+        2 * self.payload.len() + self.restored_bytes + 512
     }
 }
 

@@ -1,7 +1,5 @@
 //! [`Reader`]: reads at one position, and the stream of entries that a scan gives.
 
-use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin as FuturePin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,13 +8,13 @@ use tokio_stream::Stream;
 
 use super::engine::Shared;
 use super::indexing;
+use super::pages::{PageStream, Pages};
 use super::prepare::{check_partition, check_readable};
-use crate::backends::BackendError;
 use crate::projection::{Index as _, Pin, Scanner, UsersByEmail};
-use crate::types::{Entry, Error, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
+use crate::types::{Entry, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
 
-/// Reads at the position that was published when it was made. Cheap to clone and to hold: it pins
-/// that position, not memory.
+/// Reads at one position: that of now ([`Store::reader`](super::Store::reader)) or one of the past
+/// ([`Store::at`](super::Store::at)). Cheap to clone and to hold: it pins that position, not memory.
 #[derive(Clone, Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
@@ -81,6 +79,19 @@ impl Reader {
         Reader { shared, pin }
     }
 
+    /// At a position that the caller has found readable after pinning it.
+    pub(super) fn pinned(shared: Arc<Shared>, pin: Pin) -> Reader {
+        Reader { shared, pin }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn pin(&self) -> &Pin {
+        &self.pin
+    }
+
     /// The position read at.
     pub fn position(&self) -> Position {
         self.pin.position()
@@ -126,26 +137,26 @@ impl Reader {
     fn stream(&self, from: &[u8], to: Vec<u8>, batch: usize, key_start: Option<usize>, limit: usize) -> EntryStream {
         let scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), from, to, batch);
         let partition = key_start.map(|start| from.get(..start).unwrap_or_default().to_vec());
-        EntryStream { state: State::Idle(Box::new(scanner)), ready: VecDeque::new(), partition, left: limit }
+        EntryStream { pages: PageStream::new(scanner), partition, left: limit }
     }
 }
 
 /// Entries in key order, at one position. After an error it ends.
+#[derive(Debug)]
 #[must_use = "a stream does nothing unless polled"]
 pub struct EntryStream {
-    state: State,
-    ready: VecDeque<Entry>,
+    pages: PageStream<Scanner>,
     /// The encoded partition that a seek stays in; `None` for a scan over all partitions.
     partition: Option<Vec<u8>>,
     left: usize,
 }
 
-type Fetched = (Box<Scanner>, Result<Vec<Entry>, BackendError>);
+impl Pages for Scanner {
+    type Item = Entry;
 
-enum State {
-    Idle(Box<Scanner>),
-    Fetching(FuturePin<Box<dyn Future<Output = Fetched> + Send>>),
-    Done,
+    async fn page(&mut self) -> Result<Vec<Entry>> {
+        Ok(Scanner::page(self).await?)
+    }
 }
 
 impl EntryStream {
@@ -154,14 +165,7 @@ impl EntryStream {
     pub async fn seek(&mut self, key: &[u8]) {
         let Some(partition) = &self.partition else { return };
         let target = [&partition[..], key].concat();
-        self.ready.clear();
-        let mut scanner = match std::mem::replace(&mut self.state, State::Done) {
-            State::Idle(scanner) => scanner,
-            State::Fetching(fetch) => fetch.await.0,
-            State::Done => return,
-        };
-        scanner.seek(&target);
-        self.state = State::Idle(scanner);
+        self.pages.reset(|scanner| scanner.seek(&target)).await;
     }
 
     /// The next entry; `None` at the end.
@@ -174,44 +178,13 @@ impl Stream for EntryStream {
     type Item = Result<Entry>;
 
     fn poll_next(mut self: FuturePin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if self.left == 0 {
-                return Poll::Ready(None);
-            }
-            if let Some(entry) = self.ready.pop_front() {
-                self.left -= 1;
-                return Poll::Ready(Some(Ok(entry)));
-            }
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Done => return Poll::Ready(None),
-                State::Idle(mut scanner) => {
-                    self.state = State::Fetching(Box::pin(async move {
-                        let page = scanner.page().await;
-                        (scanner, page)
-                    }));
-                }
-                State::Fetching(mut fetch) => match fetch.as_mut().poll(context) {
-                    Poll::Pending => {
-                        self.state = State::Fetching(fetch);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready((scanner, Ok(page))) => {
-                        // Idle also at the end: a seek may go back.
-                        self.state = State::Idle(scanner);
-                        if page.is_empty() {
-                            return Poll::Ready(None);
-                        }
-                        self.ready = page.into();
-                    }
-                    Poll::Ready((_, Err(error))) => return Poll::Ready(Some(Err(Error::from(error)))),
-                },
-            }
+        if self.left == 0 {
+            return Poll::Ready(None);
         }
-    }
-}
-
-impl std::fmt::Debug for EntryStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EntryStream").field("ready", &self.ready.len()).finish_non_exhaustive()
+        let polled = FuturePin::new(&mut self.pages).poll_next(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.left -= 1;
+        }
+        polled
     }
 }

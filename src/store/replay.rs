@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::backends::Backend;
-use crate::event::Transaction;
+use crate::backends::{Backend, BackendError};
+use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError};
-use crate::projection::{Found, IndexSet, Keep, Pins, View, changes, project_events, project_request};
-use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
+use crate::projection::{
+    Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
+};
+use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
 ///
 /// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
-pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Result<()> {
+pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) -> Result<()> {
     let Frame { position, time, payload, .. } = frame;
     let transaction = Transaction::decode(payload).map_err(|error| {
         let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
@@ -25,7 +27,8 @@ pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Resu
         );
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
-    let mut set = project_events(&transaction.events, Vec::new());
+    let restored = restored(view, &transaction.events).await?;
+    let mut set = project_events(&transaction.events, restored);
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
     for write in covered {
         let old = match view.layers().recent(&write.key, Position::MAX) {
@@ -40,6 +43,28 @@ pub(crate) async fn apply(view: &View, indexes: &IndexSet, frame: Frame) -> Resu
     }
     view.layers().active().insert(position, &set);
     Ok(())
+}
+
+/// What the range restores among the events bring: the base keeps the history while it is replayed.
+async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, BackendError> {
+    let mut restored = Vec::new();
+    for event in events {
+        let Event::RestoreRange { partition, prefix, as_of } = event else { continue };
+        let range = KeyRange::new(partition, prefix);
+        let pin = view.pins().pin_at(*as_of);
+        let mut scanner = Scanner::new(view.clone(), pin, range.prefix(), range.end(), 0);
+        let mut entries = Restored::new();
+        loop {
+            let page = scanner.page().await?;
+            if page.is_empty() {
+                break;
+            }
+            let entry = |entry: Entry| (Key(Arc::from(&entry.encoded_key[..])), Arc::from(&entry.value[..]));
+            entries.extend(page.into_iter().map(entry));
+        }
+        restored.push(entries);
+    }
+    Ok(restored)
 }
 
 /// Rebuilds a view from the first transaction on, over an empty base that takes what does not fit into
@@ -64,9 +89,15 @@ pub(crate) async fn rebuild(
         }
         view.freeze(position);
         let Some(table) = view.layers().frozen().last().cloned() else { continue };
-        let stamp =
-            Stamp { log_id, format: Stamp::FORMAT, position, chain, projections: indexes.versions(), history: None };
-        base.write(&stamp, &[], changes(table, Keep::Seen(Vec::new()))).await?;
+        let stamp = Stamp {
+            log_id,
+            format: Stamp::FORMAT,
+            position,
+            chain,
+            projections: indexes.versions(),
+            history: Some(Position::ZERO),
+        };
+        base.write(&stamp, &[], changes(table, Keep::All)).await?;
         view.rest_on(position);
         while base.maintain(position, &[]).await? {}
     }

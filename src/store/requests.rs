@@ -55,8 +55,8 @@ impl Store {
             let keys = requests.iter().map(|(_, id)| Key::new(REQUESTS, id.as_bytes())).collect();
             let reads = Reads { keys, ranges: Vec::new() };
             let events = vec![Event::RequestsExpired { requests }];
-            let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events)?;
-            let attempt = Attempt { read_at: pin.position(), reads, events: Vec::new() };
+            let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events, Vec::new())?;
+            let attempt = Attempt::of(pin.position(), reads);
             match self.submit(attempt, prepared, None).await {
                 Ok(_) => forgotten += count,
                 Err(Refusal::Conflict) => {}

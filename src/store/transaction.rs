@@ -11,10 +11,14 @@ use super::batch::Predicate;
 use super::engine::Shared;
 use super::lane::Reads;
 use super::prepare::{check_key, check_range, check_readable, check_value};
-use super::reader::ScanOptions;
+use super::reader::{Reader, ScanOptions};
 use crate::event::Event;
-use crate::projection::{Pin, Scanner};
+use crate::log::LogError;
+use crate::projection::{Pin, Restored, Scanner};
 use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, Limits, Position, Result, Slice};
+
+/// What an entry that is restored costs beside its bytes, in the transaction and then in the memtable.
+const RESTORED_OVERHEAD_BYTES: usize = 192;
 
 /// A handle on one attempt of a transaction. Reads see one position and the transaction's own
 /// writes; they are recorded, and validated when it commits. Cheap to clone; useless after the
@@ -32,6 +36,12 @@ struct State {
     ranges: Vec<KeyRange>,
     range_events: Vec<Event>,
     writes: BTreeMap<Key, (Event, Option<Slice>)>,
+    /// What each range restore brings, in their order.
+    restored: Vec<Restored>,
+    /// The same as the transaction sees it: without what later operations took away.
+    seen: BTreeMap<Key, Slice>,
+    /// Keep the states that are restored.
+    pins: Vec<Pin>,
     /// Events of the store itself: they write partitions that no other event may write.
     own: Vec<Event>,
 }
@@ -100,6 +110,17 @@ pub(crate) struct Attempt {
     pub read_at: Position,
     pub reads: Reads,
     pub events: Vec<Event>,
+    /// What each range restore among the events brings.
+    pub restored: Vec<Restored>,
+    /// Keep the states that are restored until this is dropped.
+    pub pins: Vec<Pin>,
+}
+
+impl Attempt {
+    /// What was read at a position, without events: they went into what is submitted.
+    pub fn of(read_at: Position, reads: Reads) -> Attempt {
+        Attempt { read_at, reads, events: Vec::new(), restored: Vec::new(), pins: Vec::new() }
+    }
 }
 
 impl Tx {
@@ -183,16 +204,18 @@ impl Tx {
     fn overlay(&self, mut entries: Vec<Entry>, from: &[u8], to: &[u8], bounded: bool) -> Vec<Entry> {
         let last = entries.last().map(|entry| entry.encoded_key.clone());
         let state = self.state.lock();
-        let ahead = state.writes.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
-        let inside = ahead.take_while(|(key, _)| {
+        let inside = |key: &Key| {
             let beyond = bounded && last.as_ref().is_none_or(|last| key[..] > last[..]);
             !beyond && (to.is_empty() || key[..] < *to)
-        });
+        };
+        let own = |key: &Key, value: Slice| Entry { encoded_key: key.clone().into(), version: Position::MAX, value };
         let before = entries.len();
-        entries.extend(inside.filter_map(|(key, (_, value))| {
-            let encoded_key = Slice::from(key.clone());
-            Some(Entry { encoded_key, version: Position::MAX, value: value.clone()? })
-        }));
+        let ahead = (Bound::Included(from), Bound::Unbounded);
+        let written = state.writes.range::<[u8], _>(ahead).take_while(|(key, _)| inside(key));
+        entries.extend(written.filter_map(|(key, (_, value))| Some(own(key, value.clone()?))));
+        let restored = state.seen.range::<[u8], _>(ahead).take_while(|(key, _)| inside(key));
+        let restored = restored.filter(|(key, _)| !state.writes.contains_key(*key));
+        entries.extend(restored.map(|(key, value)| own(key, value.clone())));
         if entries.len() > before {
             entries.sort_unstable_by(|a, b| a.encoded_key.cmp(&b.encoded_key));
         }
@@ -230,11 +253,73 @@ impl Tx {
             return self.delete_singly(partition, prefix).await;
         }
         let mut state = self.state.lock();
-        state.writes.retain(|key, _| !range.contains(key));
-        state.ranges.push(range);
+        state.cover(range);
         let (partition, prefix) = (Bytes::copy_from_slice(partition), Bytes::copy_from_slice(prefix));
         state.range_events.push(Event::DeleteRange { partition, prefix });
         Ok(())
+    }
+
+    /// Makes every key of a partition that begins with `prefix` (empty: all) what it was at an earlier position, the transaction's
+    /// own earlier writes there undone. One event however many there are, and blind: it conflicts with nothing. What it
+    /// brings is held in memory, up to [`Settings::memtable_hard_bytes`](super::Settings). Where an index covers the range, and
+    /// where no history is kept, it is carried out as single writes, up to the limit of a transaction.
+    ///
+    /// # Errors
+    /// `not_found` below the floor, `invalid` above the position that the transaction reads at and for what is too large.
+    pub async fn restore_range(&self, partition: &[u8], prefix: &[u8], as_of: Position) -> Result<()> {
+        check_range(partition, prefix)?;
+        if as_of > self.position() {
+            return Err(LogError::AboveHead { position: as_of, head: self.position() }.into());
+        }
+        let then = Reader::at(&self.shared, as_of)?;
+        let range = KeyRange::new(partition, prefix);
+        if self.shared.indexes.meets(&range) || !self.shared.settings.history {
+            return self.restore_singly(&then, partition, prefix).await;
+        }
+        let mut entries = then.scan(ScanOptions::new(partition).prefix(prefix))?;
+        let (mut restored, mut bytes) = (Restored::new(), 0);
+        while let Some(entry) = entries.next().await.transpose()? {
+            bytes += entry.encoded_key.len() + entry.value.len() + RESTORED_OVERHEAD_BYTES;
+            if bytes > self.shared.settings.memtable_hard_bytes {
+                return Err(too_large_to_restore(partition, prefix, self.shared.settings.memtable_hard_bytes));
+            }
+            restored.push((Key(Arc::from(&entry.encoded_key[..])), Arc::from(&entry.value[..])));
+        }
+        let mut state = self.state.lock();
+        state.cover(range);
+        state.seen.extend(restored.iter().map(|(key, value)| (key.clone(), Slice::new(value.clone()))));
+        state.restored.push(restored);
+        state.pins.push(then.pin().clone());
+        let (partition, prefix) = (Bytes::copy_from_slice(partition), Bytes::copy_from_slice(prefix));
+        state.range_events.push(Event::RestoreRange { partition, prefix, as_of });
+        Ok(())
+    }
+
+    async fn restore_singly(&self, then: &Reader, partition: &[u8], prefix: &[u8]) -> Result<()> {
+        self.delete_singly(partition, prefix).await?;
+        let mut entries = then.scan(ScanOptions::new(partition).prefix(prefix))?;
+        while let Some(entry) = entries.next().await.transpose()? {
+            let key = entry.key();
+            let now = self.shared.view.get(&entry.encoded_key, self.position()).await?;
+            match now.filter(|(_, value)| *value == entry.value) {
+                // It is what it was: the delete that was noted for it is taken back.
+                Some(_) => self.forget(&entry.encoded_key),
+                None => self.set(partition, &key, &entry.value)?,
+            }
+            if self.state.lock().writes.len() > Limits::TRANSACTION_OPERATIONS_MAX {
+                return Err(too_large_to_restore(partition, prefix, Limits::TRANSACTION_OPERATIONS_MAX));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, key: &[u8]) {
+        self.state.lock().writes.remove(key);
+    }
+
+    /// Records that everything in a range was read, without reading it.
+    pub(super) fn note_range(&self, range: &KeyRange) {
+        self.state.lock().reads.ranges.push((range.prefix().to_vec(), range.end()));
     }
 
     async fn delete_singly(&self, partition: &[u8], prefix: &[u8]) -> Result<()> {
@@ -263,7 +348,7 @@ impl Tx {
                 return Ok(value.clone().map(|value| (Position::MAX, value)));
             }
             if state.ranges.iter().any(|range| range.contains(key)) {
-                return Ok(None);
+                return Ok(state.seen.get(key).map(|value| (Position::MAX, value.clone())));
             }
             state.reads.keys.push(key.clone());
         }
@@ -276,6 +361,23 @@ impl Tx {
         let state = std::mem::take(&mut *self.state.lock());
         let writes = state.writes.into_values().map(|(event, _)| event);
         let events = state.range_events.into_iter().chain(writes).chain(state.own).collect();
-        Attempt { read_at: self.position(), reads: state.reads, events }
+        Attempt { read_at: self.position(), reads: state.reads, events, restored: state.restored, pins: state.pins }
     }
+}
+
+impl State {
+    /// A range operation takes away what the transaction did in the range before.
+    fn cover(&mut self, range: KeyRange) {
+        self.writes.retain(|key, _| !range.contains(key));
+        self.seen.retain(|key, _| !range.contains(key));
+        self.ranges.push(range);
+    }
+}
+
+fn too_large_to_restore(partition: &[u8], prefix: &[u8], limit: usize) -> Error {
+    let (partition, prefix) = (partition.escape_ascii(), prefix.escape_ascii());
+    let message = format!(
+        "the range is too large to be restored at once, partition=`{partition}` prefix=`{prefix}` limit=`{limit}`; restore parts of it, or raise memtable_hard_bytes"
+    );
+    Error::new(ErrorKind::Invalid, message)
 }

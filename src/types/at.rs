@@ -45,6 +45,18 @@ impl At {
     }
 }
 
+impl From<Position> for At {
+    fn from(position: Position) -> At {
+        At::Position(position)
+    }
+}
+
+impl From<Timestamp> for At {
+    fn from(time: Timestamp) -> At {
+        At::Time(time)
+    }
+}
+
 impl FromStr for At {
     type Err = Error;
 

@@ -1,0 +1,148 @@
+//! Rewind: partitions, or keys with a prefix, become what they were at an earlier position, as one transaction.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::diff::{Difference, RangeDiff};
+use super::engine::Shared;
+use super::facade::{Committed, Store};
+use super::prepare::check_range;
+use super::reader::Reader;
+use super::transaction::{Answer, Tx};
+use crate::types::{At, Error, ErrorKind, KeyRange, Result};
+
+/// Up to so many keys are written one by one, so that what did not change keeps its version; above, a range is restored as a whole.
+const SINGLE_KEYS_MAX: u64 = if cfg!(test) { 8 } else { 10_000 };
+
+/// How many keys a rewind changes, or would change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewound {
+    /// Keys that get their value of then back.
+    pub restored: u64,
+    /// Keys that were not there then and go.
+    pub removed: u64,
+}
+
+impl Answer for Rewound {
+    fn encode(&self) -> Vec<u8> {
+        [self.restored.to_le_bytes(), self.removed.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Rewound> {
+        let (restored, removed) = bytes.split_first_chunk()?;
+        let [restored, removed] = [*restored, removed.try_into().ok()?].map(u64::from_le_bytes);
+        Some(Rewound { restored, removed })
+    }
+}
+
+impl Store {
+    /// Counts what [`Store::rewind`] would change now.
+    ///
+    /// # Errors
+    /// As [`Store::rewind`].
+    pub async fn plan_rewind(&self, scope: &[(&[u8], &[u8])], to: impl Into<At>) -> Result<Rewound> {
+        let then = self.at(to).await?;
+        let mut rewound = Rewound::default();
+        for (partition, prefix) in scope {
+            check_range(partition, prefix)?;
+            let range = KeyRange::new(partition, prefix);
+            for_each_difference(&then, &self.reader(), &range, |difference| rewound.count(&difference)).await?;
+        }
+        Ok(rewound)
+    }
+
+    /// Makes every key in the scope (pairs of a partition and a prefix, empty: all of it) what it was at a position, a time or
+    /// a mark, as one transaction. Keys that are as they were keep their version where few others differ. With nothing to
+    /// change nothing is written.
+    ///
+    /// # Errors
+    /// Those of [`Store::at`] and of [`Tx::restore_range`]; `invalid` for an empty scope and for a partition of the store's own.
+    pub async fn rewind(
+        &self,
+        context: Context,
+        scope: &[(&[u8], &[u8])],
+        to: impl Into<At>,
+    ) -> Result<Committed<Rewound>> {
+        if scope.is_empty() {
+            return Err(Error::new(ErrorKind::Invalid, "there is nothing to rewind: name a partition"));
+        }
+        // Pinned until it is done.
+        let then = self.at(to).await?;
+        let scope: Vec<(Vec<u8>, Vec<u8>)> = scope.iter().map(|(p, prefix)| (p.to_vec(), prefix.to_vec())).collect();
+        let (shared, scope) = (self.shared().clone(), Arc::new(scope));
+        self.transact(context, move |tx: Tx| {
+            let (shared, scope, then) = (shared.clone(), scope.clone(), then.clone());
+            async move {
+                let mut rewound = Rewound::default();
+                for (partition, prefix) in scope.iter() {
+                    rewind_range(&shared, &tx, &then, partition, prefix, &mut rewound).await?;
+                }
+                Ok(rewound)
+            }
+        })
+        .await
+    }
+}
+
+async fn rewind_range(
+    shared: &Arc<Shared>,
+    tx: &Tx,
+    then: &Reader,
+    partition: &[u8],
+    prefix: &[u8],
+    rewound: &mut Rewound,
+) -> Result<()> {
+    check_range(partition, prefix)?;
+    let range = KeyRange::new(partition, prefix);
+    // What comes into the range while this is decided makes it decide again.
+    tx.note_range(&range);
+    let now = Reader::at(shared, tx.position())?;
+    let mut single = Vec::new();
+    let mut differing = Rewound::default();
+    for_each_difference(then, &now, &range, |difference| {
+        differing.count(&difference);
+        if differing.total() <= SINGLE_KEYS_MAX {
+            single.push(difference);
+        }
+    })
+    .await?;
+    rewound.restored += differing.restored;
+    rewound.removed += differing.removed;
+    if differing.total() > SINGLE_KEYS_MAX {
+        return tx.restore_range(partition, prefix, then.position()).await;
+    }
+    for difference in single {
+        match &difference.old {
+            Some(entry) => tx.set(partition, &difference.key(), &entry.value)?,
+            None => tx.delete(partition, &difference.key())?,
+        }
+    }
+    Ok(())
+}
+
+/// Hands out what differs in a range.
+async fn for_each_difference(
+    then: &Reader,
+    now: &Reader,
+    range: &KeyRange,
+    mut take: impl FnMut(Difference),
+) -> Result<()> {
+    let mut differences = RangeDiff::new(then, now, range.prefix(), range.end());
+    while let Some(page) = differences.page().await? {
+        page.into_iter().for_each(&mut take);
+    }
+    Ok(())
+}
+
+impl Rewound {
+    fn count(&mut self, difference: &Difference) {
+        match difference.old {
+            Some(_) => self.restored += 1,
+            None => self.removed += 1,
+        }
+    }
+
+    fn total(self) -> u64 {
+        self.restored + self.removed
+    }
+}

@@ -1,0 +1,199 @@
+//! Undo: a new transaction that restores what earlier ones changed, unless something later depends on them.
+//!
+//! Found from the log: the keys and ranges that the undone transactions touched, then whatever wrote there since.
+//! Both go into the transaction's recorded reads, so that a change which comes while it is decided makes it decide again.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::diff::Touched;
+use super::engine::{Shared, on_blocking_thread};
+use super::facade::{Committed, Store};
+use super::reader::Reader;
+use super::transaction::Tx;
+use crate::event::{Event, Transaction};
+use crate::log::{Log, LogError};
+use crate::projection::project_events;
+use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, PartitionClass, Position, Result};
+
+/// Later changes that are named, the most.
+const DEPENDENTS_NAMED_MAX: usize = 100;
+
+/// What an undo does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    /// The transactions that are undone.
+    pub undone: RangeInclusive<Position>,
+    /// Single keys that change, with the value that they get back: `None` where they go.
+    pub keys: Vec<(Key, Option<Vec<u8>>)>,
+    /// Ranges that become what they were before.
+    pub ranges: Vec<KeyRange>,
+    /// Later changes that depend on what is undone: it is refused while there is one.
+    pub dependents: Vec<Dependent>,
+}
+
+/// A later change that depends on what is to be undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependent {
+    /// The transaction.
+    pub position: Position,
+    /// A key that it wrote, or the prefix of a range that it deleted or restored, encoded.
+    pub key: Key,
+}
+
+/// Everything that the undone transactions touched, and who touched it since.
+struct Found {
+    touched: Touched,
+    dependents: Vec<Dependent>,
+}
+
+impl Store {
+    /// What [`Store::undo`] would do now; changes nothing, and names what stands against it instead of failing.
+    ///
+    /// # Errors
+    /// `not_found` where the state before `first` is not readable, `invalid` above the head, and for too many keys.
+    pub async fn plan_undo(&self, first: Position, last: Position) -> Result<Undo> {
+        let tx = Tx::new(self.shared().clone());
+        plan(self.shared(), &tx, first, last).await
+    }
+
+    /// Undoes the transactions `first..=last` as one new transaction: every key that they wrote gets the value back that it had
+    /// before, every range that they deleted or restored becomes what it was. The undo can be undone in its turn.
+    ///
+    /// Remembered requests, marks, cursors and operational partitions are neither undone nor counted. Where all that was
+    /// touched is as it was before, nothing is written.
+    ///
+    /// # Errors
+    /// `conflict`, naming them, when later transactions depend on what is undone: they wrote a key that it wrote, or met a
+    /// range that it deleted or restored. Others as [`Store::plan_undo`] and [`Tx::restore_range`].
+    pub async fn undo(&self, context: Context, first: Position, last: Position) -> Result<Committed<()>> {
+        let shared = self.shared().clone();
+        self.transact(context, move |tx: Tx| {
+            let shared = shared.clone();
+            async move {
+                let undo = plan(&shared, &tx, first, last).await?;
+                if !undo.dependents.is_empty() {
+                    return Err(refusal(&undo));
+                }
+                for range in &undo.ranges {
+                    let (partition, prefix) = pair(range.prefix());
+                    tx.restore_range(&partition, &prefix, first.previous()).await?;
+                }
+                for (key, value) in &undo.keys {
+                    let (partition, key) = pair(key);
+                    match value {
+                        Some(value) => tx.set(&partition, &key, value)?,
+                        None => tx.delete(&partition, &key)?,
+                    }
+                }
+                Ok(())
+            }
+        })
+        .await
+    }
+}
+
+async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) -> Result<Undo> {
+    let head = tx.position();
+    if first == Position::ZERO || first > last {
+        let message = format!("there is nothing to undo in that range, first=`{first}` last=`{last}`");
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    if last > head {
+        return Err(LogError::AboveHead { position: last, head }.into());
+    }
+    // Checks that the state before is there, and keeps it.
+    let before = Reader::at(shared, first.previous())?;
+    synced(shared, head).await?;
+    let log = shared.log.clone();
+    let Found { touched, dependents } = on_blocking_thread(move || find(log.as_ref(), first, last, head)).await??;
+    let mut keys = Vec::new();
+    for key in touched.keys {
+        let now = tx.read(&key).await?.map(|(_, value)| value);
+        let then = shared.view.get(&key, before.position()).await?.map(|(_, value)| value);
+        if now != then {
+            keys.push((key, then.map(|value| value.to_vec())));
+        }
+    }
+    let ranges: Vec<KeyRange> = touched.ranges.into_values().collect();
+    ranges.iter().for_each(|range| tx.note_range(range));
+    Ok(Undo { undone: first..=last, keys, ranges, dependents })
+}
+
+/// Under a weaker durability the log does not show yet what was published.
+async fn synced(shared: &Arc<Shared>, head: Position) -> Result<()> {
+    if *shared.log.follow().borrow() < head {
+        shared.ask(super::submission::Command::Sync).await??;
+    }
+    Ok(())
+}
+
+fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Result<Found> {
+    let mut found = Found { touched: Touched::default(), dependents: Vec::new() };
+    for frame in log.read(first)? {
+        let frame = frame?;
+        if frame.position > head {
+            break;
+        }
+        let events: Vec<Event> = Transaction::decode(frame.payload)?.events.into_iter().filter(counts).collect();
+        let set = project_events(&events, Vec::new());
+        if frame.position <= last {
+            set.ranges.into_iter().for_each(|range| found.touched.add_range(range));
+            set.writes.into_iter().for_each(|write| found.touched.add_key(write.key));
+            if found.touched.keys.len() > Limits::TRANSACTION_OPERATIONS_MAX {
+                let limit = Limits::TRANSACTION_OPERATIONS_MAX;
+                let message = format!("too many keys to undo at once, limit=`{limit}`; undo fewer transactions");
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            continue;
+        }
+        if found.dependents.len() >= DEPENDENTS_NAMED_MAX {
+            break;
+        }
+        let touched = &found.touched;
+        let ranges = set.ranges.iter().map(KeyRange::prefix).filter(|prefix| touched.meets_range(prefix));
+        let keys = set.writes.iter().map(|write| &write.key[..]).filter(|key| touched.meets_key(key));
+        if let Some(key) = ranges.chain(keys).next() {
+            found.dependents.push(Dependent { position: frame.position, key: Key(key.into()) });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an event can be undone and counts as a later change.
+fn counts(event: &Event) -> bool {
+    let partition = match event {
+        Event::Set { partition, .. }
+        | Event::Delete { partition, .. }
+        | Event::Erased { partition, .. }
+        | Event::DeleteRange { partition, .. }
+        | Event::RestoreRange { partition, .. } => partition,
+        _ => return false,
+    };
+    PartitionClass::of(partition) == PartitionClass::Record
+}
+
+fn refusal(undo: &Undo) -> Error {
+    let mut positions: BTreeMap<Position, String> = BTreeMap::new();
+    for dependent in &undo.dependents {
+        let (partition, key) = pair(&dependent.key);
+        let named = format!("`{}` in `{}`", key.escape_ascii(), partition.escape_ascii());
+        positions.entry(dependent.position).or_insert(named);
+    }
+    let named =
+        positions.iter().map(|(position, key)| format!("{position} wrote {key}")).collect::<Vec<_>>().join(", ");
+    let more = if undo.dependents.len() >= DEPENDENTS_NAMED_MAX { ", and perhaps more" } else { "" };
+    let (first, last) = (undo.undone.start(), undo.undone.end());
+    let message = format!(
+        "later changes depend on what is to be undone, positions=`{first}..={last}`: {named}{more}; undo them too, or none"
+    );
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// Partition and key of an encoded pair.
+fn pair(encoded: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let start = Key::key_start(encoded).unwrap_or(0);
+    (Key::partition_of(encoded).unwrap_or_default(), encoded.get(start..).unwrap_or_default().to_vec())
+}
