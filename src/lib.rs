@@ -63,6 +63,7 @@ pub mod backends;
 #[doc(hidden)]
 pub mod cli;
 pub mod diagnostics;
+pub mod dump;
 pub mod env;
 pub mod event;
 pub mod kv;

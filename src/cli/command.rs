@@ -13,8 +13,7 @@ use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, export, get, import, init, log, mark, repair, scan, set, show,
-    stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan, set, show, stats, tail, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -68,6 +67,8 @@ enum Verb {
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
     Mark(mark::MarkArgs),
+    Dump(dump::DumpArgs),
+    Restore(restore::RestoreArgs),
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
@@ -185,6 +186,8 @@ impl Verb {
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
+            Verb::Dump(args) => dump::run(args, shell).await,
+            Verb::Restore(args) => restore::run(args, shell).await,
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
@@ -264,7 +267,12 @@ mod tests {
             "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
+            "lakelog dump -o x --since 3 --at 7 --no-compress",
+            "lakelog dump -o - --state-only",
+            "lakelog restore a b --as-clone",
+            "lakelog restore -",
             "lakelog verify",
+            "lakelog verify x",
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
             "lakelog stats --json",
@@ -295,6 +303,9 @@ mod tests {
             "lakelog mark --list --at 1",
             "lakelog mark m --at 99999999999999999999",
             "lakelog history p k",
+            "lakelog dump",
+            "lakelog dump -o x --state-only --since 3",
+            "lakelog restore",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,23 +1,30 @@
 //! `lakelog verify`: everything that can be checked of a store, without changing it.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::diagnostics::{Stage, VerifyProblem, VerifyReport, verify};
+use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
-use crate::types::{ErrorKind, Result};
+use crate::types::{ErrorKind, Position, Result};
 
 use super::command::Shell;
+use super::input::Input;
 use super::output::Ended;
 use super::progress::Progress;
 
-/// Checks checksums, order, chain, manifest, and the views against the log. Works on a store that does not open
+/// Checks checksums, order, chain, manifest, snapshots, and the views against the log; or a dump. Works on a store that does not open
 ///
 /// Beside a process that has the store open the views are skipped. Changes nothing but a scratch directory of its own.
 #[derive(Args, Debug)]
-pub struct VerifyArgs {}
+pub struct VerifyArgs {
+    /// A dump to check without restoring it, instead of the store; - is standard input
+    #[arg(value_name = "DUMP|-")]
+    dump: Option<PathBuf>,
+}
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -85,7 +92,44 @@ impl fmt::Display for Answer {
 }
 
 /// Ends as `Corrupt` when anything is wrong.
-pub async fn run(_: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
+pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
+    let answer = match &args.dump {
+        Some(path) => of_dump(path)?,
+        None => of_store(shell).await?,
+    };
+    shell.out.answer(&answer)?;
+    Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) })
+}
+
+/// What is no dump at all, or a newer one, is an error.
+fn of_dump(path: &Path) -> Result<Answer> {
+    let input = Input::open(path)?;
+    let (name, total) = (path.display().to_string(), input.length());
+    let mut bar = Progress::new("verifying the dump", "bytes", total);
+    let mut reader = match DumpReader::new(input, &name) {
+        Err(error @ DumpError::Corrupt { .. }) => return damaged(error, Position::ZERO, String::new()),
+        reader => reader?,
+    };
+    match verify_dump(&mut reader, &mut |done| bar.reach(done)) {
+        Ok(summary) => Ok(Answer {
+            ok: true,
+            head: summary.head.position.0,
+            chain: summary.head.chain.to_string(),
+            skipped: Vec::new(),
+            problems: Vec::new(),
+        }),
+        Err(error) => damaged(error, reader.head().position, reader.head().chain.to_string()),
+    }
+}
+
+fn damaged(error: DumpError, head: Position, chain: String) -> Result<Answer> {
+    let DumpError::Corrupt { name, offset, position, detail } = error else { return Err(error.into()) };
+    let positions = Some([position.next().0; 2]);
+    let problem = ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail };
+    Ok(Answer { ok: false, head: head.0, chain, skipped: Vec::new(), problems: vec![problem] })
+}
+
+async fn of_store(shell: &Shell) -> Result<Answer> {
     let mut bar: Option<(Stage, Progress)> = None;
     let report = verify(&Env::os(), &shell.dir, &mut |stage, done, total| {
         if bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
@@ -101,9 +145,7 @@ pub async fn run(_: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     })
     .await;
     drop(bar);
-    let answer = Answer::from(report?);
-    shell.out.answer(&answer)?;
-    Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) })
+    Ok(Answer::from(report?))
 }
 
 #[cfg(test)]

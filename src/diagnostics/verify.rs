@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::base;
 use super::views;
+use crate::dump::SnapshotReader;
 use crate::env::Env;
 use crate::event::Transaction;
-use crate::log::{self, Frame, LogError, LogFiles, Problem, SegmentEntry, Verification};
+use crate::log::{self, Frame, LogError, LogFiles, Problem, SegmentEntry, Snapshot, Verification};
 use crate::store::{BASE_DIR, LOG_DIR};
-use crate::types::{Hash, LogId, Position, Result, Stamp};
+use crate::types::{ErrorKind, Hash, LogId, Position, Result, Stamp};
 
 /// Problems of one kind that are named at most.
 const PROBLEMS_MAX: usize = 1_000;
@@ -25,7 +26,7 @@ pub struct VerifyReport {
     /// The chain hash at it.
     pub chain: Hash,
     /// What could not be checked: `views` beside a process that has the store open, where the log is
-    /// damaged, or where it was trimmed; `indexes` when the base has other ones than this version.
+    /// damaged, or for a base from below its floor; `indexes` when the base has other ones than this version.
     pub skipped: Vec<&'static str>,
     /// What is wrong, of the log in the order of positions.
     pub problems: Vec<VerifyProblem>,
@@ -41,7 +42,7 @@ impl VerifyReport {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyProblem {
-    /// `manifest`, `log` (frames, order, chain), `event` (a transaction that does not decode),
+    /// `manifest`, `snapshot` (the state that the log begins at), `log` (frames, order, chain), `event` (a transaction that does not decode),
     /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted), or
     /// `views` (an entry of the base is not what the log gives).
     pub kind: &'static str,
@@ -62,10 +63,15 @@ impl VerifyProblem {
 
     fn of_log(problem: Problem) -> VerifyProblem {
         let Problem { path, offset, first, last, detail } = problem;
-        let in_manifest = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest"));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = match &*name {
+            name if name.starts_with("manifest") => "manifest",
+            name if Snapshot::is_file_name(name) => "snapshot",
+            _ => "log",
+        };
         VerifyProblem {
-            kind: if in_manifest { "manifest" } else { "log" },
-            file: path,
+            kind,
+            file: path.clone(),
             offset: Some(offset),
             positions: (last > Position::ZERO).then_some((first, last)),
             detail,
@@ -127,6 +133,11 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
     let files = LogFiles::open(env, &log_dir);
     let segments = files.as_ref().map(LogFiles::segments).unwrap_or_default();
     let mut problems: Vec<VerifyProblem> = problems.into_iter().map(VerifyProblem::of_log).collect();
+    if problems.iter().all(|problem| problem.kind != "snapshot")
+        && let Ok(files) = &files
+    {
+        problems.extend(read_snapshot(env, files)?);
+    }
     let intact = problems.iter().all(|problem| problem.kind == "manifest") && events.problems.is_empty();
     problems.extend(events.problems.into_iter().map(|problem| placed(problem, &log_dir, &segments)));
     let mut report = VerifyReport { log_id, head: head.position, chain: head.chain, skipped: Vec::new(), problems };
@@ -135,14 +146,14 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         Ok(None) => None,
         Ok(Some(stamp)) => base::judge(stamp, log_id, head.position, events.chain),
     };
-    let comparable = intact && floor.position == Position::ZERO;
+    let below = |stamp: &Stamp| stamp.position < floor.position;
     match (&base, stamp, unsound) {
         (_, _, Some(fault)) => report.problems.push(VerifyProblem {
             file: dir.join(BASE_DIR),
             positions: fault.missing,
             ..VerifyProblem::new("base", fault.detail)
         }),
-        (Some(base), Ok(Some(stamp)), None) if comparable => {
+        (Some(base), Ok(Some(stamp)), None) if intact && !below(&stamp) => {
             let mut progress = |done, total| progress(Stage::Views, done, total);
             let compared = views::compare(env, dir, &files?, base.as_ref(), &stamp, &mut progress).await?;
             report.problems.extend(compared.problems);
@@ -163,6 +174,24 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         _ => report.skipped.push("views"),
     }
     Ok(report)
+}
+
+/// Whether the snapshot that the log begins at can be read: that its bytes are those that were written is known.
+fn read_snapshot(env: &Env, files: &LogFiles) -> Result<Option<VerifyProblem>> {
+    let Some(snapshot) = files.snapshot() else { return Ok(None) };
+    let read = SnapshotReader::open(env, files.dir(), files.id(), &snapshot).and_then(|mut reader| {
+        while reader.entry()?.is_some() {}
+        Ok(())
+    });
+    match read {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(VerifyProblem {
+            file: snapshot.path(files.dir()),
+            positions: Some((Position(1), snapshot.head.position)),
+            ..VerifyProblem::new("snapshot", error.to_string())
+        })),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the transactions hold, looked at as they pass.

@@ -11,7 +11,7 @@ use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
 use crate::projection::{IndexSet, Scanner};
-use crate::store::{BASE_DIR, base_in, rebuild};
+use crate::store::{BASE_DIR, base_in, rebuild, seed};
 use crate::types::{Entry, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
@@ -58,22 +58,31 @@ async fn compare_over(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Comparison> {
     let indexes = IndexSet::built_in();
+    let rebuilding = base_in(env, scratch, SCRATCH_CACHE_BYTES)?;
+    let holds_all = |held: &[ProjectionVersion]| {
+        let holds =
+            |index: &ProjectionVersion| held.iter().any(|own| own.name == index.name && own.version == index.version);
+        held.len() == indexes.versions().len() && indexes.versions().iter().all(holds)
+    };
+    let mut without_indexes = !holds_all(&stamp.projections);
+    if let Some(snapshot) = files.snapshot() {
+        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), None).await?;
+        without_indexes |= !holds_all(&held);
+    }
+    let floor = files.floor().position;
     let rebuilt = rebuild(
-        files.frames(Position(1), Check::Order)?.take_while(|frame| match frame {
+        floor,
+        files.frames(floor.next(), Check::Order)?.take_while(|frame| match frame {
             Ok(frame) => frame.position <= stamp.position,
             Err(_) => true,
         }),
         stamp.log_id,
         &indexes,
-        base_in(env, scratch, SCRATCH_CACHE_BYTES)?,
+        rebuilding,
         MEMTABLE_BYTES,
-        |position| progress(position.0, stamp.position.0),
+        |position| progress(position.0 - floor.0, stamp.position.0 - floor.0),
     )
     .await?;
-    let built = |index: &ProjectionVersion| {
-        stamp.projections.iter().any(|own| own.name == index.name && own.version == index.version)
-    };
-    let without_indexes = stamp.projections.len() != indexes.versions().len() || !indexes.versions().iter().all(built);
     let mut comparison = Comparison { without_indexes, ..Comparison::default() };
     let mut differences = 0;
     let from = if without_indexes { vec![OWN_PARTITION_BYTE + 1] } else { Vec::new() };

@@ -4,6 +4,7 @@
 //! sectors, fail a sync or let a clock jump back. sled is the one exception: it opens its own files.
 
 mod os;
+mod sequential;
 #[cfg(any(test, feature = "conformance"))]
 pub mod sim;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use os::{OsEntropy, OsFs, SystemClock};
+pub use sequential::Sequential;
 
 use crate::types::Timestamp;
 

@@ -4,6 +4,7 @@
 //! the business of `event`. A log gives one order: it appends whole batches at an expected head and
 //! reads from a position; who may append what is decided by the committer before.
 
+mod append;
 mod apply;
 mod archive;
 mod creation;
@@ -31,6 +32,7 @@ mod writer;
 use std::fmt::Debug;
 use std::path::Path;
 
+pub(crate) use append::frame_room;
 use bytes::Bytes;
 pub use creation::Birth;
 pub use error::LogError;
@@ -117,6 +119,11 @@ pub trait Log: Debug + Send + Sync {
     /// The last appended transaction, synced or not.
     fn head(&self) -> Head;
 
+    /// The state at a position from the floor to the synced one: what a stamp is compared with.
+    ///
+    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
+    fn head_at(&self, position: Position) -> Result<Head, LogError>;
+
     /// Appends a batch at positions `expected + 1 ..` and returns the new head. All of the batch is appended or, as far as any reader can see, none of it.
     ///
     /// Errors: `HeadMoved` when the head is not `expected`, with nothing appended; `NoSpace` with nothing
@@ -136,11 +143,6 @@ pub trait Log: Debug + Send + Sync {
 
     /// The synced position, and a way to wait until it moves.
     fn follow(&self) -> watch::Receiver<Position>;
-
-    /// The state at a position from the floor to the synced one: what a stamp is compared with.
-    ///
-    /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
-    fn head_at(&self, position: Position) -> Result<Head, LogError>;
 
     /// The last synced transaction whose recorded time is not after `time`, or the floor.
     ///

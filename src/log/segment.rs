@@ -147,7 +147,7 @@ pub(super) enum MinFree {
 }
 
 impl MinFree {
-    fn bytes(self, total: u64) -> u64 {
+    pub fn bytes(self, total: u64) -> u64 {
         match self {
             MinFree::Default => (total / 20).min(1 << 30),
             MinFree::Bytes(bytes) => bytes,

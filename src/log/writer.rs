@@ -13,9 +13,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::format::{
-    BODY_BYTES_MAX, FRAMES_AT, FrameHeader, FrameKind, MARK_BYTES, SALT_BYTES, SEAL_BYTES, frame_bytes,
-};
+use super::append::Item;
+use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
 use super::segment::{SegmentId, Spare};
@@ -25,10 +24,7 @@ use super::stream::{self, Check, FrameStream, Milestones, Source};
 use super::trim::Removable;
 use super::{DirLock, Draft, Frames, Head, Log, LogError};
 use crate::env::{Env, File, FileExt as _};
-use crate::types::{Limits, LogId, Position, Timestamp};
-
-/// A batch buffer above this is given back after use.
-const BUFFER_BYTES_KEPT: usize = 8 << 20;
+use crate::types::{Digest, LogId, Position, Timestamp};
 
 /// A log in files, open for writing.
 #[derive(Debug)]
@@ -45,7 +41,7 @@ pub struct FileLog {
     /// The spare segment when one is ready. Held while one is filled, so that a rotation in the
     /// meantime waits for that instead of filling a second one.
     pub(super) spare: Mutex<Option<Spare>>,
-    milestones: Arc<Milestones>,
+    pub(super) milestones: Arc<Milestones>,
     /// Held until the log is closed or dropped.
     lock: Mutex<Option<DirLock>>,
 }
@@ -260,51 +256,17 @@ impl Log for FileLog {
         self.view.lock().head
     }
 
+    fn head_at(&self, position: Position) -> Result<Head, LogError> {
+        let view = self.view.lock().clone();
+        if position == view.synced.position {
+            return Ok(view.synced);
+        }
+        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
+    }
+
     fn append(&self, expected: Position, batch: &[Draft]) -> Result<Head, LogError> {
-        let started = Instant::now();
-        let mut writer = self.writer.lock();
-        writer.check()?;
-        let View { mut head, synced, .. } = self.view.lock().clone();
-        if head.position != expected {
-            return Err(LogError::HeadMoved { expected, head: head.position, missing: Vec::new() });
-        }
-        let bytes = batch_bytes(batch, head.time)?;
-        let Some(first) = batch.first() else { return Ok(head) };
-        let mut promise = synced.position;
-        if writer.size.saturating_sub(writer.end) < bytes + SEAL_BYTES {
-            let mut ready = self.spare.lock();
-            self.rotate(&mut writer, &mut ready, FRAMES_AT + bytes + SEAL_BYTES, head)?;
-            promise = head.position;
-        }
-        let mut buffer = std::mem::take(&mut writer.buffer);
-        buffer.clear();
-        buffer.reserve(bytes as usize);
-        for draft in batch {
-            debug_assert_eq!(draft.digest.0, crate::types::Digest::of(&draft.salt, &draft.payload).0);
-            let position = head.position.next();
-            let chain = head.chain.extend(position, draft.time, &draft.digest);
-            head = Head { position, time: draft.time, chain };
-            let offset = writer.end + buffer.len() as u64;
-            let body_len = SALT_BYTES + draft.payload.len();
-            writer
-                .header(FrameKind::Transaction, body_len, &head, promise, offset)
-                .encode(&[&draft.salt.0, &draft.payload], &mut buffer);
-        }
-        debug_assert_eq!(buffer.len() as u64, bytes);
-        if let Err(error) = writer.file.write_all_at(&buffer, writer.end) {
-            return Err(writer.latch(error, promise.next(), head.position));
-        }
-        self.milestones.pass(writer.id, expected.next(), writer.end);
-        writer.first_time.get_or_insert(first.time);
-        writer.end += bytes;
-        if buffer.capacity() <= BUFFER_BYTES_KEPT {
-            writer.buffer = buffer;
-        }
-        self.view.lock().head = head;
-        metrics::histogram!("lakelog_append_seconds").record(started.elapsed());
-        metrics::histogram!("lakelog_batch_transactions").record(batch.len() as f64);
-        tracing::trace!(first = %expected.next(), last = %head.position, bytes, "append");
-        Ok(head)
+        debug_assert!(batch.iter().all(|draft| draft.digest == Digest::of(&draft.salt, &draft.payload)));
+        self.append_items(expected, batch.iter().map(Item::of_draft))
     }
 
     fn sync(&self) -> Result<Position, LogError> {
@@ -330,14 +292,6 @@ impl Log for FileLog {
 
     fn follow(&self) -> watch::Receiver<Position> {
         self.synced.subscribe()
-    }
-
-    fn head_at(&self, position: Position) -> Result<Head, LogError> {
-        let view = self.view.lock().clone();
-        if position == view.synced.position {
-            return Ok(view.synced);
-        }
-        stream::head_at(&self.source(), &view.manifest, view.synced.position, position)
     }
 
     fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
@@ -371,28 +325,6 @@ impl Log for FileLog {
         self.trim_to(snapshot, keep)
     }
 }
-
-/// The size of a batch in the file; refuses what cannot be a frame before anything is written.
-fn batch_bytes(batch: &[Draft], mut time: Timestamp) -> Result<u64, LogError> {
-    let mut bytes = 0;
-    for draft in batch {
-        if draft.payload.len() > Limits::TRANSACTION_BYTES_MAX {
-            let detail =
-                format!("it is too large, bytes=`{}` limit=`{}`", draft.payload.len(), Limits::TRANSACTION_BYTES_MAX);
-            return Err(LogError::InvalidDraft { detail });
-        }
-        if draft.time < time {
-            let detail =
-                format!("its time lies before the one of its predecessor, time=`{}` before=`{time}`", draft.time);
-            return Err(LogError::InvalidDraft { detail });
-        }
-        time = draft.time;
-        bytes += frame_bytes(SALT_BYTES + draft.payload.len());
-    }
-    Ok(bytes)
-}
-
-const _: () = assert!(SALT_BYTES + Limits::TRANSACTION_BYTES_MAX <= BODY_BYTES_MAX);
 
 /// The failed access under an error of the log; keeps the words of every other error.
 pub(super) fn io_of(error: LogError) -> io::Error {

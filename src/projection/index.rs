@@ -11,6 +11,9 @@ use prost::Message;
 use super::write_set::WriteSet;
 use crate::types::{Key, KeyRange, Position, ProjectionVersion};
 
+/// Where the encoded keys of every index's entries begin: in partitions `00` `index/` and a name.
+pub const INDEX_PARTITIONS: &[u8] = b"\0\xffindex/";
+
 /// A secondary index.
 pub trait Index: Debug + Send + Sync {
     /// Unique name, for example `users-by-email`.
@@ -34,7 +37,7 @@ pub trait Index: Debug + Send + Sync {
 /// One entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IndexEntry {
-    /// Where it stands: an encoded pair in a partition of the store's own.
+    /// Where it stands: an encoded pair in a partition `00` `index/` and a name.
     pub key: Key,
     /// The key within its partition of what it points to.
     pub value: Vec<u8>,

@@ -19,7 +19,7 @@ mod view;
 mod write_set;
 
 pub use changes::{Keep, changes};
-pub use index::{Index, IndexEntry, IndexSet, UsersByEmail};
+pub use index::{INDEX_PARTITIONS, Index, IndexEntry, IndexSet, UsersByEmail};
 pub use memtable::{Found, Memtable};
 pub use pins::{Pin, Pins};
 pub use project::{

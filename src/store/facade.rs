@@ -192,6 +192,8 @@ impl Store {
                 // Everything was read at one published position: that is where it stands in the order.
                 return Ok(Committed { position: attempt.read_at, answer, repeated: false });
             }
+            // No trim may pass by what the transaction restores before it is committed: it could not be replayed.
+            let _kept = self.keep_restored(&attempt.events).await?;
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
             let Attempt { read_at, reads, events, restored, pins } = attempt;
             let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;

@@ -9,6 +9,7 @@ use super::checkpoint;
 use super::context::Context;
 use super::engine::Shared;
 use super::facade::Store;
+use crate::dump::DumpedIndex;
 use crate::projection::{IndexSet, Scanner, WriteSet};
 use crate::types::{Entry, Error, ErrorKind, Position, ProjectionVersion, Result};
 
@@ -43,6 +44,26 @@ pub(crate) fn all_known(indexes: &IndexSet, stamped: &[ProjectionVersion]) -> bo
         let name = projection.name.strip_prefix(BUILDING).unwrap_or(&projection.name);
         known.iter().any(|known| known.name == name && known.version == projection.version)
     })
+}
+
+/// The indexes that the store holds whole, as a dump of its state names them.
+pub(crate) fn whole(shared: &Shared) -> Vec<DumpedIndex> {
+    let built = shared.built.lock();
+    let whole = built.iter().filter(|projection| !projection.name.starts_with(BUILDING));
+    whole.map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version }).collect()
+}
+
+/// The same at a position of the past, and whether these are all that there are entries of.
+pub(crate) fn whole_at(shared: &Shared, position: Position) -> (Vec<DumpedIndex>, bool) {
+    let built = shared.built.lock();
+    let whole = |projection: &&ProjectionVersion| !projection.name.starts_with(BUILDING) && projection.since <= position;
+    let indexes: Vec<DumpedIndex> = built
+        .iter()
+        .filter(whole)
+        .map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version })
+        .collect();
+    let all = indexes.len() == built.len();
+    (indexes, all)
 }
 
 /// The indexes that are to be built.

@@ -23,8 +23,10 @@ mod reader;
 mod recent;
 mod replay;
 mod requests;
+mod restoring;
 mod retention;
 mod rewind;
+mod seed;
 mod settings;
 mod snapshot;
 mod stats;
@@ -34,6 +36,8 @@ mod transaction;
 mod trim;
 mod undo;
 
+#[cfg(test)]
+mod dumps;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -60,6 +64,7 @@ pub use reader::{EntryStream, Reader, ScanOptions};
 pub(crate) use replay::rebuild;
 pub use retention::Retention;
 pub use rewind::Rewound;
+pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use transaction::{Answer, Tx};

@@ -16,6 +16,7 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::seed::seed;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, create_dir_durably};
@@ -69,7 +70,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     let base = base(&builder)?;
     let stamp = sound_stamp(base.as_ref()).await?;
     let log = open_log(&builder, lock, existing, stamp.as_ref())?;
-    let trusted = match &stamp {
+    let mut trusted = match &stamp {
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
             if found.is_some() {
@@ -79,12 +80,13 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
-    if trusted < log.floor() {
-        let message =
-            format!("the base is missing and the log below it was trimmed, floor=`{}`; restore a dump", log.floor());
-        return Err(Error::new(ErrorKind::Corrupt, message));
+    let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
+    if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
+        let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
+        let history = builder.settings.history.then_some(snapshot.head.position);
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history).await?);
+        trusted = snapshot.head.position;
     }
-    let stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),

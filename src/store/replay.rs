@@ -67,9 +67,10 @@ async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, B
     Ok(restored)
 }
 
-/// Rebuilds a view from the first transaction on, over an empty base that takes what does not fit into
+/// Rebuilds a view over a base that holds the state at `from` and takes what does not fit into
 /// `memory_bytes`. `progress` is called with each position reached.
 pub(crate) async fn rebuild(
+    from: Position,
     frames: impl Iterator<Item = Result<Frame, LogError>>,
     log_id: LogId,
     indexes: &IndexSet,
@@ -77,7 +78,8 @@ pub(crate) async fn rebuild(
     memory_bytes: usize,
     mut progress: impl FnMut(Position),
 ) -> Result<Arc<View>> {
-    let view = Arc::new(View::new(base.clone(), Position::ZERO, Arc::new(Pins::default())));
+    let view = Arc::new(View::new(base.clone(), from, Arc::new(Pins::default())));
+    view.pins().publish(from);
     for frame in frames {
         let frame = frame?;
         let (position, chain) = (frame.position, frame.chain);

@@ -47,8 +47,8 @@ impl Store {
             Retention::Never => return Ok(None),
             Retention::Days(days) => {
                 let oldest = Timestamp(now.0.saturating_sub(DAY.saturating_mul(i64::from(days))));
-                match self.position_at(oldest).await {
-                    Err(error) if is_below_floor(&error) => floor,
+                match log.position_at(oldest) {
+                    Err(LogError::BelowFloor { .. }) => floor,
                     found => found?,
                 }
             }
@@ -65,9 +65,3 @@ impl Store {
         Ok((trimmed.floor > floor).then_some(trimmed))
     }
 }
-
-fn is_below_floor(error: &crate::types::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<LogError>());
-    matches!(source, Some(LogError::BelowFloor { .. }))
-}
-

@@ -7,6 +7,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::RwLockReadGuard;
+
 use super::checkpoint;
 use super::context::Context;
 use super::engine::{FloorAsked, Shared};
@@ -14,6 +16,7 @@ use super::facade::Store;
 use super::marks::Mark;
 use super::snapshot::{Staged, State, is_no_space};
 use crate::dump::SnapshotReader;
+use crate::event::Event;
 use crate::log::{LogError, Removable};
 use crate::projection::{RESTORES, Scanner};
 use crate::types::{At, Entry, Error, ErrorKind, Key, KeyRange, Position, Result};
@@ -103,6 +106,21 @@ impl Store {
         let before = self.resolve(&options.before).await?;
         let TrimOptions { archive, dry_run, .. } = options;
         self.raise_floor(context, before.previous(), Marks::Refuse, archive, dry_run).await
+    }
+
+    /// Keeps what range restores among the events bring from being trimmed, as long as what is returned is held.
+    ///
+    /// Errors: `not_found` when it was.
+    pub(super) async fn keep_restored(&self, events: &[Event]) -> Result<Option<RwLockReadGuard<'_, ()>>> {
+        let mut kept = None;
+        for event in events {
+            let Event::RestoreRange { as_of, .. } = event else { continue };
+            if kept.is_none() {
+                kept = Some(self.shared().floor_gate.read().await);
+            }
+            self.shared().check_kept(*as_of)?;
+        }
+        Ok(kept)
     }
 
     /// Raises the floor to `wanted`, or as far as may be.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod cli;
+mod dump;
 mod kill;
 mod migrate;
 mod moving;

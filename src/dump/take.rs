@@ -1,0 +1,96 @@
+//! Taking a dump of a log's files, at one position, beside the process that writes them or without one.
+
+use std::io::Write;
+
+use super::error::DumpError;
+use super::format::{DumpHeader, DumpKind};
+use super::snapshot::SnapshotReader;
+use super::writer::{DumpSummary, DumpWriter};
+use crate::env::Env;
+use crate::log::{Check, LogError, LogFiles};
+use crate::types::Position;
+
+/// What is dumped, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DumpOptions {
+    /// Only transactions after this position; everything when not given.
+    pub since: Option<Position>,
+    /// Up to this position; the last durable one when not given.
+    pub at: Option<Position>,
+    /// Whether blocks are compressed.
+    pub compress: bool,
+}
+
+impl Default for DumpOptions {
+    fn default() -> DumpOptions {
+        DumpOptions { since: None, at: None, compress: true }
+    }
+}
+
+/// Writes a dump of the transactions in a log's files, each proven by the chain on the way. Takes no lock, and changes nothing. Where
+/// the log was trimmed, a full dump has the state at the floor before the transactions above it.
+///
+/// `progress` is called with the positions done and those in all. Blocks the thread on files.
+///
+/// # Errors
+/// `Log` with `AboveHead` or `BelowFloor`, and with `Corrupt` where the log is damaged; `RedactedLater`, `Invalid`, `Io`. Whatever was
+/// written by then is no dump.
+pub fn dump<W: Write + Send + 'static>(
+    env: &Env,
+    files: &LogFiles,
+    options: DumpOptions,
+    out: W,
+    name: &str,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(W, DumpSummary), DumpError> {
+    let promised = files.refresh()?;
+    let to = options.at.unwrap_or(promised);
+    if to > promised {
+        return Err(LogError::AboveHead { position: to, head: promised }.into());
+    }
+    let floor = files.floor();
+    let (kind, base) = match options.since {
+        None => (DumpKind::Full, floor),
+        Some(since) => (DumpKind::Incremental, files.head_at(since)?),
+    };
+    if to < floor.position {
+        return Err(LogError::BelowFloor { position: to, floor: floor.position }.into());
+    }
+    if to < base.position {
+        let detail = format!("a dump begins before it ends, since=`{}` at=`{to}`", base.position);
+        return Err(DumpError::Invalid { detail });
+    }
+    let snapshot = match files.snapshot().filter(|_| kind == DumpKind::Full) {
+        Some(snapshot) => Some(SnapshotReader::open(env, files.dir(), files.id(), &snapshot)?),
+        None => None,
+    };
+    let indexes = snapshot.as_ref().map(|snapshot| snapshot.indexes().to_vec()).unwrap_or_default();
+    let (log_id, created, compressed) = (files.id(), files.created(), options.compress);
+    let header = DumpHeader { kind, compressed, log_id, created, base, indexes };
+    let mut writer = DumpWriter::new(out, name, header)?;
+    if let Some(mut snapshot) = snapshot {
+        while let Some(entry) = snapshot.entry()? {
+            writer.entry(&entry.key, entry.version, &entry.value)?;
+        }
+    }
+    let total = to.0 - base.position.0;
+    if total > 0 {
+        for frame in files.frames(base.position.next(), Check::Chain)? {
+            let frame = frame?;
+            writer.frame(&frame)?;
+            let done = frame.position.0 - base.position.0;
+            if done.is_multiple_of(1024) {
+                progress(done, total);
+            }
+            if frame.position >= to {
+                break;
+            }
+        }
+    }
+    let (out, summary) = writer.finish()?;
+    if summary.head.position != to {
+        return Err(LogError::AboveHead { position: to, head: summary.head.position }.into());
+    }
+    progress(total, total);
+    Ok((out, summary))
+}
