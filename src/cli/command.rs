@@ -13,7 +13,8 @@ use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan, set, show, stats, tail, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan,
+    set, show, stats, tail, trim, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -72,6 +73,7 @@ enum Verb {
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Trim(trim::TrimArgs),
     Stats(stats::StatsArgs),
     Bench(bench::BenchArgs),
 }
@@ -191,6 +193,7 @@ impl Verb {
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
+            Verb::Trim(args) => trim::run(args, shell).await,
             Verb::Stats(args) => stats::run(args, shell).await,
             Verb::Bench(args) => bench::run(args, shell).await,
         }
@@ -275,6 +278,13 @@ mod tests {
             "lakelog verify x",
             "lakelog repair --yes",
             "lakelog checkpoint --dry-run",
+            "lakelog trim --before 7 --archive d --dry-run --actor a --reason r",
+            "lakelog trim --before release",
+            "lakelog log --archive d",
+            "lakelog show 1 --archive d",
+            "lakelog tail --archive d",
+            "lakelog dump -o x --archive d",
+            "lakelog verify --archive d",
             "lakelog stats --json",
             "lakelog bench --quick --only set-64 --dir d --check f",
         ] {
@@ -297,6 +307,8 @@ mod tests {
             "lakelog log --prefix x",
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
+            "lakelog trim",
+            "lakelog trim --before 7 --request-id i",
             "lakelog mark",
             "lakelog mark m --list",
             "lakelog mark m --delete n",

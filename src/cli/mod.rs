@@ -34,6 +34,7 @@ mod stats;
 mod tail;
 mod text;
 mod transactions;
+mod trim;
 mod unfinished;
 mod verify;
 mod write;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::diagnostics::{Stage, VerifyProblem, VerifyReport, verify};
+use crate::diagnostics::{Stage, VerifyProblem, VerifyReport, verify, verify_archive};
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
 use crate::types::{ErrorKind, Position, Result};
@@ -24,6 +24,9 @@ pub struct VerifyArgs {
     /// A dump to check without restoring it, instead of the store; - is standard input
     #[arg(value_name = "DUMP|-")]
     dump: Option<PathBuf>,
+    /// Check what `trim --archive` kept in this directory too
+    #[arg(long, value_name = "DIR", conflicts_with = "dump")]
+    archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,7 +98,7 @@ impl fmt::Display for Answer {
 pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     let answer = match &args.dump {
         Some(path) => of_dump(path)?,
-        None => of_store(shell).await?,
+        None => of_store(shell, args.archive.as_deref()).await?,
     };
     shell.out.answer(&answer)?;
     Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) })
@@ -129,7 +132,7 @@ fn damaged(error: DumpError, head: Position, chain: String) -> Result<Answer> {
     Ok(Answer { ok: false, head: head.0, chain, skipped: Vec::new(), problems: vec![problem] })
 }
 
-async fn of_store(shell: &Shell) -> Result<Answer> {
+async fn of_store(shell: &Shell, archive: Option<&Path>) -> Result<Answer> {
     let mut bar: Option<(Stage, Progress)> = None;
     let report = verify(&Env::os(), &shell.dir, &mut |stage, done, total| {
         if bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
@@ -145,7 +148,11 @@ async fn of_store(shell: &Shell) -> Result<Answer> {
     })
     .await;
     drop(bar);
-    Ok(Answer::from(report?))
+    let mut report = report?;
+    if let Some(archive) = archive {
+        report.problems.extend(verify_archive(&Env::os(), &shell.dir, archive)?);
+    }
+    Ok(Answer::from(report))
 }
 
 #[cfg(test)]

@@ -14,4 +14,4 @@ mod views;
 
 pub use repair::RepairPlan;
 pub use stats::FileStats;
-pub use verify::{Stage, VerifyProblem, VerifyReport, verify};
+pub use verify::{Stage, VerifyProblem, VerifyReport, verify, verify_archive};

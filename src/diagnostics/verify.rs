@@ -88,6 +88,16 @@ pub enum Stage {
     Views,
 }
 
+/// Verifies the archive of the log of the store in `dir`: that it goes with the log, checksums, place, order and chain of every frame in
+/// it, and its snapshots. Works beside a process that has the store open, and on one that does not open. Gives what is wrong.
+///
+/// # Errors
+/// `not_found` without a store or an archive, `conflict` for one that does not go with the log; others as [`verify`].
+pub fn verify_archive(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<VerifyProblem>> {
+    let problems = log::verify_archive(env, &dir.join(LOG_DIR), archive)?;
+    Ok(problems.into_iter().map(VerifyProblem::of_log).collect())
+}
+
 /// Verifies a store in its directory: manifest, checksums, place, order and chain of every frame, that each transaction decodes,
 /// the base's stamp, and every entry of the base against views rebuilt from the log.
 ///

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::error::IoAt;
 use super::format::{self, FIELDS_AT, Fields, Unusable};
 use super::manifest::{self, ENTRY_BYTES, Manifest, SNAPSHOT_BYTES, SegmentEntry};
+use super::recovery::Problem;
 use super::segment;
 use super::snapshot::Snapshot;
 use super::stream::{Check, FrameStream, Source};
 use super::trim::Removable;
 use super::writer::FileLog;
 use super::{Head, LOG_FORMAT, LogError};
-use crate::env::{FileExt as _, Fs, OpenMode, create_dir_durably};
+use crate::env::{Env, FileExt as _, Fs, OpenMode, create_dir_durably};
 use crate::types::{LogId, Position, Timestamp};
 
 const MAGIC: [u8; 8] = *b"LAKELOGA";
@@ -139,6 +140,31 @@ pub(super) fn attach(fs: &dyn Fs, dir: &Path, manifest: Manifest) -> Result<Mani
     segments.extend_from_slice(&manifest.segments);
     let snapshot = index.snapshots.iter().find(|snapshot| snapshot.head == index.start).copied();
     Ok(Manifest { floor: index.start, start: index.start, snapshot, former: None, segments, ..manifest })
+}
+
+/// Proves everything in the archive in `dir` of the log in `log_dir`, and gives what is wrong.
+///
+/// Errors: those of [`LogFiles::open_with_archive`](super::LogFiles::open_with_archive).
+pub fn verify_archive(env: &Env, log_dir: &Path, dir: &Path) -> Result<Vec<Problem>, LogError> {
+    let fs = env.fs.as_ref();
+    let manifest = manifest::load(fs, log_dir)?.manifest;
+    attach(fs, dir, manifest.clone())?;
+    let index = Index::load(fs, dir)?.ok_or_else(|| LogError::NoArchive { path: dir.to_path_buf() })?;
+    let source = Source::new(env.fs.clone(), dir);
+    let mut problems = Vec::new();
+    let mut before = index.start;
+    for entry in &index.segments {
+        if let Err(error) = prove(&source, &manifest, before, std::slice::from_ref(entry)) {
+            problems.push(Problem::from_error(error)?);
+        }
+        before = entry.head();
+    }
+    for snapshot in &index.snapshots {
+        if let Err(error) = snapshot.verify(fs, dir) {
+            problems.push(Problem::from_error(error)?);
+        }
+    }
+    Ok(problems)
 }
 
 fn check_log(index: &Index, dir: &Path, manifest: &Manifest) -> Result<(), LogError> {

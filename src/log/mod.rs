@@ -33,6 +33,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 pub(crate) use append::frame_room;
+pub use archive::verify_archive;
 use bytes::Bytes;
 pub use creation::Birth;
 pub use error::LogError;

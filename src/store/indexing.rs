@@ -56,7 +56,8 @@ pub(crate) fn whole(shared: &Shared) -> Vec<DumpedIndex> {
 /// The same at a position of the past, and whether these are all that there are entries of.
 pub(crate) fn whole_at(shared: &Shared, position: Position) -> (Vec<DumpedIndex>, bool) {
     let built = shared.built.lock();
-    let whole = |projection: &&ProjectionVersion| !projection.name.starts_with(BUILDING) && projection.since <= position;
+    let whole =
+        |projection: &&ProjectionVersion| !projection.name.starts_with(BUILDING) && projection.since <= position;
     let indexes: Vec<DumpedIndex> = built
         .iter()
         .filter(whole)

@@ -50,6 +50,8 @@ mod serializable;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trims;
 
 pub use batch::{Batch, Predicate};
 pub use builder::Builder;
