@@ -82,8 +82,8 @@ pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
     Answer, Batch, Builder, Committed, Context, Dependent, DiffOptions, Difference, Differences, Durability,
-    EntryStream, History, Mark, Origin, Predicate, Reader, RequestId, Retention, Rewound, ScanOptions, Settings, Stats,
-    Store, TrimOptions, Trimmed, Tx, Undo, Version,
+    EntryStream, History, Mark, Origin, Predicate, Reader, Redact, RedactOptions, Redacted, RequestId, Retention,
+    Rewound, ScanOptions, Settings, Stats, Store, TrimOptions, Trimmed, Tx, Undo, Version,
 };
 pub use types::{
     At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,

@@ -13,8 +13,8 @@ use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, repair, restore, scan,
-    set, show, stats, tail, trim, verify,
+    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, redact, repair,
+    restore, scan, set, show, stats, tail, trim, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -74,6 +74,7 @@ enum Verb {
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
     Trim(trim::TrimArgs),
+    Redact(redact::RedactArgs),
     Stats(stats::StatsArgs),
     Bench(bench::BenchArgs),
 }
@@ -194,6 +195,7 @@ impl Verb {
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
             Verb::Trim(args) => trim::run(args, shell).await,
+            Verb::Redact(args) => redact::run(args, shell).await,
             Verb::Stats(args) => stats::run(args, shell).await,
             Verb::Bench(args) => bench::run(args, shell).await,
         }
@@ -280,6 +282,8 @@ mod tests {
             "lakelog checkpoint --dry-run",
             "lakelog trim --before 7 --archive d --dry-run --actor a --reason r",
             "lakelog trim --before release",
+            "lakelog redact --partition p --key k --archive d --dry-run --actor a --reason r",
+            "lakelog redact --position 7",
             "lakelog log --archive d",
             "lakelog show 1 --archive d",
             "lakelog tail --archive d",
@@ -308,6 +312,9 @@ mod tests {
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
             "lakelog trim",
+            "lakelog redact",
+            "lakelog redact --key k",
+            "lakelog redact --position 7 --partition p --key k",
             "lakelog trim --before 7 --request-id i",
             "lakelog mark",
             "lakelog mark m --list",

@@ -25,6 +25,7 @@ mod operations;
 mod output;
 mod progress;
 mod reading;
+mod redact;
 mod repair;
 mod restore;
 mod scan;

@@ -245,5 +245,5 @@ fn placed(problem: VerifyProblem, log_dir: &Path, segments: &[SegmentEntry]) -> 
     let position = problem.positions.map_or(Position::ZERO, |(first, _)| first);
     let index = segments.partition_point(|entry| entry.first <= position);
     let segment = index.checked_sub(1).and_then(|index| segments.get(index));
-    VerifyProblem { file: segment.map_or_else(|| log_dir.to_path_buf(), |entry| entry.id.path(log_dir)), ..problem }
+    VerifyProblem { file: segment.map_or_else(|| log_dir.to_path_buf(), |entry| entry.path(log_dir)), ..problem }
 }

@@ -66,7 +66,8 @@ async fn compare_over(
     };
     let mut without_indexes = !holds_all(&stamp.projections);
     if let Some(snapshot) = files.snapshot() {
-        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), None).await?;
+        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), None, Position::ZERO)
+            .await?;
         without_indexes |= !holds_all(&held);
     }
     let floor = files.floor().position;

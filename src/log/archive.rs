@@ -33,10 +33,10 @@ pub(super) struct Index {
     log_id: LogId,
     created: Timestamp,
     /// The state before the first segment.
-    start: Head,
-    snapshots: Vec<Snapshot>,
+    pub start: Head,
+    pub snapshots: Vec<Snapshot>,
     /// All sealed.
-    segments: Vec<SegmentEntry>,
+    pub segments: Vec<SegmentEntry>,
 }
 
 impl Index {
@@ -90,7 +90,16 @@ impl Index {
         }
     }
 
-    fn store(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+    /// The index of the archive of a log in `dir`.
+    ///
+    /// Errors: `NoArchive`, `OtherArchive`; those of reading it.
+    pub fn of_log(fs: &dyn Fs, dir: &Path, manifest: &Manifest) -> Result<Index, LogError> {
+        let index = Index::load(fs, dir)?.ok_or_else(|| LogError::NoArchive { path: dir.to_path_buf() })?;
+        check_log(&index, dir, manifest)?;
+        Ok(index)
+    }
+
+    pub fn store(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
         let (staged, path) = (dir.join(format!("{INDEX}{UNFINISHED}")), dir.join(INDEX));
         remove(fs, &staged)?;
         let file = fs.open(&staged, OpenMode::CreateNew).at("create the archive's index", &staged)?;
@@ -125,8 +134,7 @@ impl Fields<'_> {
 ///
 /// Errors: `NoArchive`, `OtherArchive`, `Corrupt`, `NewerFormat`, `Io`.
 pub(super) fn attach(fs: &dyn Fs, dir: &Path, manifest: Manifest) -> Result<Manifest, LogError> {
-    let index = Index::load(fs, dir)?.ok_or_else(|| LogError::NoArchive { path: dir.to_path_buf() })?;
-    check_log(&index, dir, &manifest)?;
+    let index = Index::of_log(fs, dir, &manifest)?;
     let first = manifest.segments.first().map(|entry| entry.id);
     // What was copied and not yet removed is read where it is.
     let mut segments: Vec<_> = index.segments.iter().filter(|entry| Some(entry.id) < first).copied().collect();
@@ -149,7 +157,7 @@ pub fn verify_archive(env: &Env, log_dir: &Path, dir: &Path) -> Result<Vec<Probl
     let fs = env.fs.as_ref();
     let manifest = manifest::load(fs, log_dir)?.manifest;
     attach(fs, dir, manifest.clone())?;
-    let index = Index::load(fs, dir)?.ok_or_else(|| LogError::NoArchive { path: dir.to_path_buf() })?;
+    let index = Index::of_log(fs, dir, &manifest)?;
     let source = Source::new(env.fs.clone(), dir);
     let mut problems = Vec::new();
     let mut before = index.start;
@@ -202,7 +210,8 @@ impl FileLog {
         let archived = index.end();
         let (there, missing) = segments.split_at(segments.partition_point(|entry| entry.last <= archived.position));
         let same = |entry: &SegmentEntry| {
-            index.segments.iter().any(|other| other == entry) || entry.last < index.start.position
+            index.segments.iter().any(|other| (other.tag, other.head()) == (entry.tag, entry.head()))
+                || entry.last < index.start.position
         };
         if !there.iter().all(same) {
             return Err(other(dir, "it is of another history of this log".to_owned()));
@@ -222,7 +231,7 @@ impl FileLog {
         self.check_archive_room(dir, missing, &snapshots)?;
         for entry in missing {
             self.replaceable(dir, entry)?;
-            self.copy(&entry.id.path(&self.dir), &entry.id.path(dir))?;
+            self.copy(&entry.path(&self.dir), &entry.path(dir))?;
         }
         for snapshot in &snapshots {
             self.copy(&snapshot.path(&self.dir), &snapshot.path(dir))?;
@@ -256,7 +265,7 @@ impl FileLog {
     /// A file that has the name of a segment is left from an attempt of this log, or not ours to replace.
     fn replaceable(&self, dir: &Path, entry: &SegmentEntry) -> Result<(), LogError> {
         let fs = self.env.fs.as_ref();
-        let path = entry.id.path(dir);
+        let path = entry.path(dir);
         if !fs.exists(&path).at("look for the segment", &path)? {
             return Ok(());
         }
@@ -316,7 +325,12 @@ impl FileLog {
 }
 
 /// Reads segments that follow `before`, with their chain.
-fn prove(source: &Source, manifest: &Manifest, before: Head, segments: &[SegmentEntry]) -> Result<(), LogError> {
+pub(super) fn prove(
+    source: &Source,
+    manifest: &Manifest,
+    before: Head,
+    segments: &[SegmentEntry],
+) -> Result<(), LogError> {
     let Some(last) = segments.last() else { return Ok(()) };
     // Behind them one that is never entered: all of these are sealed.
     let active = SegmentEntry::empty(last.id.next(), last.tag, last.head());
@@ -331,12 +345,12 @@ fn prove(source: &Source, manifest: &Manifest, before: Head, segments: &[Segment
         true => Ok(()),
         false => {
             let detail = "the chain hash does not lead to the one in the manifest";
-            Err(segment::corrupt(&source.path(last.id), 0, last.first, last.last, detail))
+            Err(segment::corrupt(&source.path(last), 0, last.first, last.last, detail))
         }
     }
 }
 
-fn remove(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
+pub(super) fn remove(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
     match fs.remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove a file", path),
         _ => Ok(()),

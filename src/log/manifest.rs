@@ -17,9 +17,9 @@ use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 const MAGIC: [u8; 8] = *b"LAKELOGM";
 pub(super) const HEAD_BYTES: usize = 8 + 8 + 32;
 pub(super) const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
-/// Length, generation, log id, creation time, promise, floor, start, snapshots, number of segments.
-const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8;
-pub(super) const ENTRY_BYTES: usize = 7 * 8 + 32;
+/// Length, generation, log id, creation time, promise, floor, start, snapshots, redaction, number of segments.
+const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8 + 8;
+pub(super) const ENTRY_BYTES: usize = 8 * 8 + 32;
 /// Files of slots grow in such steps, before the room is needed for so many segments more.
 const RESERVE_BYTES: u64 = 4096;
 const RESERVED_AHEAD: usize = 16;
@@ -31,6 +31,8 @@ const SLOT_BYTES_MAX: u64 = 256 << 20;
 pub struct SegmentEntry {
     /// Its number, and with it its file.
     pub id: SegmentId,
+    /// How many redactions have replaced its file.
+    pub revision: u32,
     /// The random identity in every frame of it.
     pub(super) tag: u64,
     /// The first position in it.
@@ -52,6 +54,7 @@ impl SegmentEntry {
     pub(super) fn empty(id: SegmentId, tag: u64, before: Head) -> SegmentEntry {
         SegmentEntry {
             id,
+            revision: 0,
             tag,
             first: before.position.next(),
             last: before.position,
@@ -60,6 +63,11 @@ impl SegmentEntry {
             last_time: before.time,
             chain: before.chain,
         }
+    }
+
+    /// Its file in the directory of the log.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        self.id.path(self.revision, dir)
     }
 
     /// The state at its end.
@@ -85,6 +93,8 @@ pub(super) struct Manifest {
     pub snapshot: Option<Snapshot>,
     /// The one before it, as long as it is kept.
     pub former: Option<Snapshot>,
+    /// The last redaction of which everything is done.
+    pub redaction: Position,
     /// Never empty; the last one is active, the others are sealed.
     pub segments: Vec<SegmentEntry>,
 }
@@ -118,6 +128,7 @@ impl Manifest {
         for snapshot in [&self.snapshot, &self.former] {
             put(&snapshot.as_ref().map_or([0; SNAPSHOT_BYTES], snapshot_bytes));
         }
+        put(&self.redaction.0.to_le_bytes());
         put(&(self.segments.len() as u64).to_le_bytes());
         self.segments.iter().for_each(|entry| put(&entry_bytes(entry)));
         format::close_block(MAGIC, &mut bytes);
@@ -201,6 +212,7 @@ pub(super) fn check_segments(start: &Head, segments: &[SegmentEntry]) -> Result<
 pub(super) fn entry_bytes(entry: &SegmentEntry) -> [u8; ENTRY_BYTES] {
     let numbers = [
         entry.id.0,
+        u64::from(entry.revision),
         entry.tag,
         entry.first.0,
         entry.last.0,
@@ -247,6 +259,7 @@ impl Fields<'_> {
     pub fn entry(&mut self) -> Option<SegmentEntry> {
         Some(SegmentEntry {
             id: SegmentId(self.u64()?),
+            revision: self.u64()?.try_into().ok()?,
             tag: self.u64()?,
             first: self.position()?,
             last: self.position()?,
@@ -264,12 +277,13 @@ impl Fields<'_> {
         let promise = self.position()?;
         let (floor, start) = (self.head()?, self.head()?);
         let (snapshot, former) = (self.snapshot()?, self.snapshot()?);
+        let redaction = self.position()?;
         let count = usize::try_from(self.u64()?).ok()?;
         if count.checked_mul(ENTRY_BYTES)? != self.0.len() {
             return None;
         }
         let segments = (0..count).map(|_| self.entry()).collect::<Option<Vec<_>>>()?;
-        Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, segments })
+        Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, redaction, segments })
     }
 }
 
@@ -398,6 +412,7 @@ mod tests {
         let floor = Head { position: Position(7), time: Timestamp(6), chain: Hash([8; 32]) };
         let mut sealed = SegmentEntry::empty(SegmentId(2), 3, start);
         (sealed.last, sealed.end, sealed.last_time) = (Position(9), 8192, Timestamp(8));
+        sealed.revision = 5;
         sealed.chain = Hash([7; 32]);
         let active = SegmentEntry::empty(SegmentId(3), 4, sealed.head());
         Manifest {
@@ -409,6 +424,7 @@ mod tests {
             start,
             snapshot: Some(Snapshot { head: floor, bytes: 10, digest: Digest([9; 32]) }),
             former: None,
+            redaction: Position(8),
             segments: vec![sealed, active],
         }
     }
@@ -422,7 +438,7 @@ mod tests {
         let words = |values: &[u64]| -> String { values.iter().map(|&value| word(value)).collect() };
         let expect = format!(
             "4c414b454c4f474d01000000{GOLDEN_CRC}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}",
-            words(&[520, 2]),
+            words(&[544, 2]),
             "01".repeat(16),
             words(&[1, 9, 7, 6]),
             "08".repeat(32),
@@ -433,17 +449,17 @@ mod tests {
             word(10),
             "09".repeat(32),
             "00".repeat(88),
-            word(2),
-            words(&[2, 3, 5, 9, 8192, 5, 8]),
+            words(&[8, 2]),
+            words(&[2, 5, 3, 5, 9, 8192, 5, 8]),
             "07".repeat(32),
-            words(&[3, 4, 10, 9, 4096, 8, 8]),
+            words(&[3, 0, 4, 10, 9, 4096, 8, 8]),
             "07".repeat(32),
         );
         assert_eq!(hex, expect);
         assert_eq!(Manifest::decode(&bytes), Ok(manifest));
     }
 
-    const GOLDEN_CRC: &str = "fbc50707";
+    const GOLDEN_CRC: &str = "0bae83fa";
 
     #[test]
     fn fault_16_every_flipped_bit_and_every_cut_is_found() {
@@ -489,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..520) {
+        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..544) {
             prop_assert!(Manifest::decode(&bytes).is_err());
             let mut near = sample().encode();
             let at = at.min(near.len());

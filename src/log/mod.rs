@@ -15,6 +15,7 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod redact;
 mod rotation;
 mod segment;
 mod settings;
@@ -29,6 +30,7 @@ mod verify;
 mod window;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -40,6 +42,7 @@ pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
+pub use redact::Erase;
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use snapshot::Snapshot;
@@ -178,6 +181,47 @@ pub trait Log: Debug + Send + Sync {
     /// Errors: `OtherArchive` when it is of another log or history, or ends below what is to follow; `NoSpace`, `Corrupt` when
     /// what was to be copied is damaged, `Io`. The archive is then what it was.
     fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError>;
+
+    /// The former snapshot, as long as it is kept.
+    fn former(&self) -> Option<Snapshot>;
+
+    /// Every synced transaction that is stored, those below the floor too, and those in an archive.
+    ///
+    /// Errors: those of an archive, as [`LogFiles::open_with_archive`]; `Corrupt` from the iterator.
+    fn read_stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError>;
+
+    /// Replaces the payloads of transactions by what `erase` leaves of them; they keep their position, time and chain hash. `snapshots`, whose
+    /// files the caller has put where the log keeps them, take the place of those of the same state. The old files are gone when
+    /// this returns. Called again, it finishes what was left.
+    ///
+    /// Errors: `NoSpace`, `Corrupt`, `Io` with the log as it was; `Io` when old files could not be removed; those of `erase`; a
+    /// failed write of the manifest latches the log.
+    fn redact(&self, positions: &BTreeSet<Position>, erase: &Erase<'_>, snapshots: &[Snapshot])
+    -> Result<(), LogError>;
+
+    /// The same in the archive in `dir`.
+    ///
+    /// Errors: as [`Log::redact`]; `NoArchive`, `OtherArchive`.
+    fn redact_archive(
+        &self,
+        dir: &Path,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError>;
+
+    /// The snapshots in the archive in `dir`.
+    ///
+    /// Errors: `NoArchive`, `OtherArchive`, `Corrupt`, `NewerFormat`, `Io`.
+    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError>;
+
+    /// The last redaction of which everything is done.
+    fn redaction(&self) -> Position;
+
+    /// Notes that everything is done of the redactions up to this position.
+    ///
+    /// Errors: a failed write latches the log.
+    fn complete_redaction(&self, redaction: Position) -> Result<(), LogError>;
 
     /// Raises the floor to the state in `snapshot`, whose file the caller has put, synced, where the log keeps them, and
     /// verified. Transactions at or below it are no longer readable; those at or below `keep` are removed too, as far as

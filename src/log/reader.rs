@@ -103,7 +103,7 @@ impl LogFiles {
         let (entry, before) = (*seen.manifest.active(), seen.manifest.before(index));
         let (file, _) =
             self.source.open(seen.manifest.log_id, &entry, before, OpenMode::Read, seen.promise.max(entry.first))?;
-        let mut reader = SegmentReader::new(file, entry.id.path(&self.dir), entry.tag)?;
+        let mut reader = SegmentReader::new(file, entry.path(&self.dir), entry.tag)?;
         seen.promise = seen.promise.max(seen.manifest.promise);
         let mut noted = seen.next_at;
         while let Slot::Frame(frame) = reader.slot(seen.next_at)? {
@@ -114,7 +114,7 @@ impl LogFiles {
             }
             if seen.next_at >= noted + MILESTONE_BYTES {
                 noted = seen.next_at;
-                self.source.milestones.pass(entry.id, frame.header.position, noted);
+                self.source.milestones.pass((entry.id, entry.revision), frame.header.position, noted);
             }
             (seen.last, seen.next_at) = (frame.head(), frame.header.end());
         }

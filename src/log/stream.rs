@@ -34,28 +34,30 @@ pub enum Check {
 /// Places passed by writer and readers, so that reading from a position need not start at its segment's
 /// beginning. About 60 MB for a log of 1 TB that was read from end to end.
 #[derive(Debug, Default)]
-pub(super) struct Milestones(Mutex<BTreeMap<(SegmentId, Position), u64>>);
+pub(super) struct Milestones(Mutex<BTreeMap<(SegmentId, u32, Position), u64>>);
 
 impl Milestones {
     /// The last known place at or before `position`.
-    pub fn before(&self, id: SegmentId, position: Position) -> Option<(Position, u64)> {
-        let places = self.0.lock();
-        places.range((id, Position::ZERO)..=(id, position)).next_back().map(|(&(_, at), &offset)| (at, offset))
+    pub fn before(&self, entry: &SegmentEntry, position: Position) -> Option<(Position, u64)> {
+        let (places, file) = (self.0.lock(), (entry.id, entry.revision));
+        let passed = places.range((file.0, file.1, Position::ZERO)..=(file.0, file.1, position));
+        passed.last().map(|(&(_, _, at), &offset)| (at, offset))
     }
 
     /// Remembers that `position` begins at `offset`.
-    pub fn pass(&self, id: SegmentId, position: Position, offset: u64) {
+    pub fn pass(&self, (id, revision): (SegmentId, u32), position: Position, offset: u64) {
         let mut places = self.0.lock();
-        let near = places.range((id, Position::ZERO)..=(id, position)).next_back().map_or(FRAMES_AT, |(_, &near)| near);
+        let passed = places.range((id, revision, Position::ZERO)..=(id, revision, position));
+        let near = passed.last().map_or(FRAMES_AT, |(_, &near)| near);
         if offset >= near + MILESTONE_BYTES {
-            places.insert((id, position), offset);
+            places.insert((id, revision, position), offset);
         }
     }
 
     /// Forgets segments below `id`.
     pub fn trim(&self, id: SegmentId) {
         let mut places = self.0.lock();
-        *places = places.split_off(&(id, Position::ZERO));
+        *places = places.split_off(&(id, 0, Position::ZERO));
     }
 }
 
@@ -76,10 +78,10 @@ impl Source {
     }
 
     /// The file of a segment.
-    pub fn path(&self, id: SegmentId) -> PathBuf {
+    pub fn path(&self, entry: &SegmentEntry) -> PathBuf {
         match &self.archive {
-            Some((archive, first)) if id < *first => id.path(archive),
-            _ => id.path(&self.dir),
+            Some((archive, first)) if entry.id < *first => entry.path(archive),
+            _ => entry.path(&self.dir),
         }
     }
 
@@ -93,7 +95,7 @@ impl Source {
         mode: OpenMode,
         last: Position,
     ) -> Result<(Box<dyn File>, SegmentHeader), LogError> {
-        let path = self.path(entry.id);
+        let path = self.path(entry);
         let damaged = |why: &str| corrupt(&path, 0, entry.first, last, why);
         let (file, header) = segment::open(self.fs.as_ref(), &path, mode)?.map_err(damaged)?;
         let expected = SegmentHeader {
@@ -117,6 +119,13 @@ impl Source {
 }
 
 impl Source {
+    /// A segment that is gone may have been replaced by a redaction since the reader began.
+    fn redacted(&self, entry: &SegmentEntry) -> Option<SegmentEntry> {
+        let manifest = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest;
+        let same = |listed: &&SegmentEntry| listed.id == entry.id && listed.revision > entry.revision;
+        manifest.segments.iter().find(same).copied()
+    }
+
     /// A segment that is gone may have been trimmed since the reader began.
     fn trimmed(&self, position: Position) -> Option<LogError> {
         let floor = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest.floor.position;
@@ -196,7 +205,7 @@ impl FrameStream {
             let before = std::mem::replace(&mut self.head, frame.head());
             if at >= self.noted + MILESTONE_BYTES {
                 self.noted = at;
-                self.source.milestones.pass(entry.id, expected, at);
+                self.source.milestones.pass((entry.id, entry.revision), expected, at);
             }
             let wanted = expected >= self.from;
             if wanted || self.check == Check::Chain {
@@ -218,14 +227,24 @@ impl FrameStream {
         let position = self.from.max(self.head.position.next());
         let segments = &self.manifest.segments;
         let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);
-        let entry = &segments[index];
+        let mut entry = segments[index];
         let before = self.manifest.before(index);
         let last = if index + 1 < segments.len() { entry.last } else { self.to };
-        let opened = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last);
+        let mut opened = self.source.open(self.manifest.log_id, &entry, before, OpenMode::Read, last);
+        if opened.is_err()
+            && let Some(redacted) = self.source.redacted(&entry)
+        {
+            // What was noted of places in the old file is not true of this one.
+            if let Some(listed) = Arc::make_mut(&mut self.manifest).segments.get_mut(index) {
+                *listed = redacted;
+            }
+            entry = redacted;
+            opened = self.source.open(self.manifest.log_id, &entry, before, OpenMode::Read, last);
+        }
         let (file, _) = opened.map_err(|error| self.source.trimmed(position).unwrap_or(error))?;
-        let reader = SegmentReader::new(file, self.source.path(entry.id), entry.tag)?;
+        let reader = SegmentReader::new(file, self.source.path(&entry), entry.tag)?;
         let milestone = match self.check {
-            Check::Order => self.source.milestones.before(entry.id, position),
+            Check::Order => self.source.milestones.before(&entry, position),
             Check::Chain => None,
         };
         match milestone {

@@ -8,7 +8,7 @@ use super::manifest::{Manifest, SegmentEntry};
 use super::segment::SegmentId;
 use super::snapshot::Snapshot;
 use super::writer::FileLog;
-use super::{Log as _, LogError};
+use super::{Log as _, LogError, redact};
 use crate::env::OpenMode;
 use crate::types::Position;
 
@@ -36,7 +36,7 @@ impl FileLog {
     pub(super) fn measure(&self, segments: &[SegmentEntry], snapshots: &[Snapshot]) -> Result<Removable, LogError> {
         let mut bytes = snapshots.iter().map(|snapshot| snapshot.bytes).sum();
         for entry in segments {
-            let path = entry.id.path(&self.dir);
+            let path = entry.path(&self.dir);
             let file = self.env.fs.open(&path, OpenMode::Read).at("open the segment", &path)?;
             bytes += file.len().at("read the segment", &path)?;
         }
@@ -96,29 +96,18 @@ impl FileLog {
         }
         drop(writer);
         tracing::info!(floor = %self.floor(), start = %trimmed.start.position, "trimmed");
-        self.remove_unlisted();
+        // A failure costs room, nothing else: the next trim tries again.
+        if let Err(error) = self.remove_unlisted() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "trimmed files could not be removed");
+        }
         Ok(())
     }
 
-    /// Removes segments below the manifest's and snapshots that it does not list. A failure costs room, nothing else: the
-    /// next trim tries again.
-    fn remove_unlisted(&self) {
+    /// Removes segments below the manifest's, in other revisions, and snapshots that it does not list.
+    pub(super) fn remove_unlisted(&self) -> Result<(), LogError> {
         let manifest = self.view.lock().manifest.clone();
-        let first = manifest.segments.first().map_or(SegmentId(0), |entry| entry.id);
-        self.forget_places_below(first);
-        let listed: Vec<String> =
-            [manifest.snapshot, manifest.former].iter().flatten().map(Snapshot::file_name).collect();
-        let goes = |name: &String| match SegmentId::of_file_name(name) {
-            Some(id) => id < first,
-            None => Snapshot::is_file_name(name) && !listed.contains(name),
-        };
-        let fs = self.env.fs.as_ref();
-        let removed = fs.read_dir(&self.dir).and_then(|names| {
-            names.iter().filter(|name| goes(name)).try_for_each(|name| fs.remove_file(&self.dir.join(name)))?;
-            fs.sync_dir(&self.dir)
-        });
-        if let Err(error) = removed {
-            tracing::warn!(%error, "trimmed files could not be removed");
-        }
+        self.forget_places_below(manifest.segments.first().map_or(SegmentId(0), |entry| entry.id));
+        let snapshots: Vec<Snapshot> = [manifest.snapshot, manifest.former].into_iter().flatten().collect();
+        redact::remove_unlisted(self.env.fs.as_ref(), &self.dir, &manifest.segments, &snapshots)
     }
 }

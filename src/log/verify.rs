@@ -88,7 +88,7 @@ pub fn verify(
         let last = if sealed { entry.last } else { promise };
         let opened = source.open(manifest.log_id, entry, before, OpenMode::Read, last);
         let mut reader = match opened.map_err(Problem::from_error) {
-            Ok((file, _)) => SegmentReader::new(file, entry.id.path(dir), entry.tag)?,
+            Ok((file, _)) => SegmentReader::new(file, entry.path(dir), entry.tag)?,
             Err(Ok(problem)) => {
                 walk.problems.push(problem);
                 continue;

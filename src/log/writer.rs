@@ -5,6 +5,7 @@
 //! log calls [`Log::append`], [`Log::sync`] and [`FileLog::prepare_spare`] from threads of its own, or in
 //! turn from a simulation.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::append::Item;
+use super::archive::Index;
 use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
+use super::redact::Erase;
 use super::segment::{SegmentId, Spare};
 use super::settings::LogSettings;
 use super::snapshot::Snapshot;
@@ -107,7 +110,7 @@ impl FileLog {
             id: recovered.manifest.log_id,
             writer: Mutex::new(Writer {
                 file: recovered.file,
-                path: active.id.path(&recovered.dir),
+                path: active.path(&recovered.dir),
                 id: active.id,
                 tag: active.tag,
                 size: recovered.size,
@@ -157,7 +160,7 @@ impl FileLog {
         self.milestones.trim(id);
     }
 
-    fn source(&self) -> Source {
+    pub(super) fn source(&self) -> Source {
         Source { milestones: self.milestones.clone(), ..Source::new(self.env.fs.clone(), &self.dir) }
     }
 
@@ -315,6 +318,46 @@ impl Log for FileLog {
 
     fn floor_above(&self, bytes: u64) -> Position {
         self.floor_with_above(bytes)
+    }
+
+    fn former(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.former
+    }
+
+    fn read_stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError> {
+        self.stored(archive)
+    }
+
+    fn redact(
+        &self,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError> {
+        self.redact_frames(positions, erase, snapshots)
+    }
+
+    fn redact_archive(
+        &self,
+        dir: &Path,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError> {
+        self.redact_archived(dir, positions, erase, snapshots)
+    }
+
+    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError> {
+        let manifest = self.view.lock().manifest.clone();
+        Ok(Index::of_log(self.env.fs.as_ref(), dir, &manifest)?.snapshots)
+    }
+
+    fn redaction(&self) -> Position {
+        self.view.lock().manifest.redaction
+    }
+
+    fn complete_redaction(&self, redaction: Position) -> Result<(), LogError> {
+        self.note_redaction(redaction)
     }
 
     fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError> {

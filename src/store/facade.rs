@@ -193,7 +193,11 @@ impl Store {
                 return Ok(Committed { position: attempt.read_at, answer, repeated: false });
             }
             // No trim may pass by what the transaction restores before it is committed: it could not be replayed.
-            let _kept = self.keep_restored(&attempt.events).await?;
+            let kept = self.keep_restored(&attempt.events).await?;
+            if kept.is_some() && attempt.read_at.0 < self.shared.redacted_at.load(Ordering::Acquire) {
+                // What it read may have been redacted since: it decides again.
+                continue;
+            }
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
             let Attempt { read_at, reads, events, restored, pins } = attempt;
             let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
@@ -285,6 +289,7 @@ impl Store {
     }
 
     async fn do_chores(&self) -> Result<()> {
+        self.finish_redactions().await?;
         self.build_indexes().await?;
         self.expire_requests().await?;
         self.retain().await.map(drop)

@@ -21,6 +21,7 @@ mod past;
 mod prepare;
 mod reader;
 mod recent;
+mod redact;
 mod replay;
 mod requests;
 mod restoring;
@@ -45,6 +46,8 @@ mod model;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod redactions;
+#[cfg(test)]
 mod serializable;
 #[cfg(test)]
 mod simulation;
@@ -63,6 +66,7 @@ pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
+pub use redact::{Redact, RedactOptions, Redacted};
 pub(crate) use replay::rebuild;
 pub use retention::Retention;
 pub use rewind::Rewound;

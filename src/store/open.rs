@@ -54,6 +54,9 @@ pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> 
         .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
     let threads = Threads::start(&opened.shared, opened.committer, &handle)?;
     let store = Store::new(opened.shared, threads);
+    if let Err(error) = store.finish_redactions().await {
+        tracing::warn!(error = %error.report(), "a redaction that was interrupted is not done yet; it is tried again");
+    }
     store.start_chores(&handle);
     Ok(store)
 }
@@ -80,11 +83,18 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
+    // A base that is made now is made from what the log has, so nothing is in it that is not in the log.
+    let redaction = match &stamp {
+        Some(stamp) if trusted > Position::ZERO => stamp.redaction,
+        _ => log.redaction(),
+    };
     let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
         let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
         let history = builder.settings.history.then_some(snapshot.head.position);
-        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history).await?);
+        stamped = Some(
+            seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history, log.redaction()).await?,
+        );
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
@@ -109,6 +119,10 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         floor_gate: tokio::sync::RwLock::new(()),
         floor_asked: AtomicU64::new(0),
         retained_at: Mutex::new(None),
+        base_redaction: AtomicU64::new(redaction.0),
+        redacted_at: AtomicU64::new(0),
+        redactions_open: AtomicBool::new(true),
+        redactions: AtomicBool::new(true),
     });
     replay(&shared, trusted).await?;
     let committer = Committer::new(shared.clone(), commands);
@@ -200,6 +214,10 @@ async fn sound_stamp(base: &dyn Backend) -> Result<Option<Stamp>> {
 /// Whether the stamp is of this log's history and of indexes that this version knows.
 fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
     if stamp.log_id != log.id() || stamp.position < log.floor() {
+        return Ok(false);
+    }
+    if stamp.redaction < log.redaction() {
+        tracing::info!("the base holds what was redacted since; it is rebuilt");
         return Ok(false);
     }
     if !indexing::all_known(&builder.indexes, &stamp.projections) {

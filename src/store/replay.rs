@@ -98,6 +98,7 @@ pub(crate) async fn rebuild(
             chain,
             projections: indexes.versions(),
             history: Some(Position::ZERO),
+            redaction: Position::ZERO,
         };
         base.write(&stamp, &[], changes(table, Keep::All)).await?;
         view.rest_on(position);

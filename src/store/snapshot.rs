@@ -2,15 +2,18 @@
 //! proven before it has its name.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::engine::Shared;
 use super::indexing;
-use crate::dump::{DumpError, DumpHeader, DumpKind, DumpReader, DumpWriter, DumpedIndex, SnapshotWriter};
+use crate::dump::{
+    DumpError, DumpHeader, DumpKind, DumpReader, DumpWriter, DumpedIndex, SnapshotReader, SnapshotWriter,
+};
 use crate::env::{Env, File, OpenMode, Sequential};
 use crate::log::{Head, LogError, Snapshot};
 use crate::projection::{INDEX_PARTITIONS, Pin, Scanner};
-use crate::types::{Entry, Error, ErrorKind, Result};
+use crate::types::{Entry, Error, ErrorKind, Position, Result};
 
 /// The state at a pinned position, of which the view has everything.
 #[derive(Debug)]
@@ -107,6 +110,44 @@ impl Staged<'_> {
 /// What could not be removed goes at the next attempt, or the next open.
 fn discard(shared: &Shared) {
     let _ = shared.env.fs.remove_file(&Snapshot::unfinished(&shared.log_dir));
+}
+
+/// Writes a snapshot in `dir` anew without the values of some entries, which stay as empty ones, and gives it under its name; `None`
+/// when it has none of them. Entries of indexes are left out where one may come from such a value.
+pub(super) fn without(
+    shared: &Shared,
+    dir: &Path,
+    snapshot: &Snapshot,
+    erased: &dyn Fn(Position, &[u8]) -> bool,
+) -> Result<Option<Snapshot>> {
+    let (env, log_id) = (&shared.env, shared.log.id());
+    let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
+    let (mut found, mut covered) = (false, false);
+    while let Some(entry) = reader.entry()? {
+        if !entry.value.is_empty() && erased(entry.version, &entry.key) {
+            found = true;
+            covered |= shared.indexes.covers(&entry.key);
+        }
+    }
+    if !found {
+        return Ok(None);
+    }
+    let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
+    let indexes = if covered { Vec::new() } else { reader.indexes().to_vec() };
+    let path = Snapshot::unfinished(dir);
+    let mut writer = SnapshotWriter::create(env, &path, (log_id, shared.log.created()), snapshot.head, indexes)?;
+    while let Some(entry) = reader.entry()? {
+        if covered && entry.key.starts_with(INDEX_PARTITIONS) {
+            continue;
+        }
+        let value = if erased(entry.version, &entry.key) { &[][..] } else { &entry.value };
+        writer.entry(&entry.key, entry.version, value)?;
+    }
+    let (rewritten, _) = writer.finish()?;
+    let to = rewritten.path(dir);
+    let failed = |source| Error::from(LogError::Io { action: "rename the snapshot", path: to.clone(), source });
+    env.fs.rename(&path, &to).and_then(|()| env.fs.sync_dir(dir)).map_err(failed)?;
+    Ok(Some(rewritten))
 }
 
 /// Reads back the file that is to become a snapshot.

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::engine::{FloorAsked, Shared};
 use super::facade::Store;
 use super::marks::Mark;
+use super::redact;
 use super::snapshot::{Staged, State, is_no_space};
 use crate::dump::SnapshotReader;
 use crate::event::Event;
@@ -138,6 +139,8 @@ impl Store {
             runtime.block_on(async {
                 let shared = store.shared();
                 let _one = shared.trimming.lock().await;
+                // What is to be erased below the new floor is found in the log, and not there any more.
+                redact::finish(shared).await?;
                 let mut trim = Trim { store: &store, archive, floor: wanted.max(shared.log.floor()), asked: None };
                 trim.settle_floor(marks).await?;
                 trim.run(context, dry_run).await

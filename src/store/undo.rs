@@ -112,7 +112,7 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     let mut keys = Vec::new();
     for key in touched.keys {
         let now = tx.read(&key).await?.map(|(_, value)| value);
-        let then = shared.view.get(&key, before.position()).await?.map(|(_, value)| value);
+        let then = shared.value_at(&key, before.position()).await?.map(|(_, value)| value);
         if now != then {
             keys.push((key, then.map(|value| value.to_vec())));
         }
