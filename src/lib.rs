@@ -39,6 +39,7 @@
 //! ```
 //!
 //! - [`Store`] opens, writes ([`Batch`]), runs transactions ([`Tx`]), reads ([`Reader`]), checkpoints.
+//! - [`Store::subscribe`] follows the log ([`Filter`], [`Delivery`]); [`Store::mark`] names a position, [`At`] means one.
 //! - [`Settings`] tells every knob with its default; [`Durability`] is the one to think about.
 //! - [`Error`] is a kind that says what to do next, a message, and a source.
 //! - [`kv`] is the key/value contract that a lakeFS server writes through; [`migrate`] brings lakeFS key/value files in
@@ -81,11 +82,12 @@ pub use env::Env;
 pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
-    Answer, Batch, Builder, Committed, Context, Dependent, DiffOptions, Difference, Differences, Durability,
-    EntryStream, History, Mark, Origin, Predicate, Reader, Redact, RedactOptions, Redacted, RequestId, Retention,
-    Rewound, ScanOptions, Settings, Stats, Store, TrimOptions, Trimmed, Tx, Undo, Version,
+    Answer, Batch, BesideReader, BesideStream, Builder, Committed, Context, Cursor, Delivered, Delivery, Dependent,
+    DiffOptions, Difference, Differences, Durability, EntryStream, Filter, History, Mark, Origin, Predicate, Reader,
+    Redact, RedactOptions, Redacted, RequestId, Retention, Rewound, ScanOptions, ScrubDamage, ScrubReport, Settings,
+    Stats, Store, SubscribeFrom, Subscription, TrimOptions, Trimmed, Tx, Undo, Version,
 };
 pub use types::{
-    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, OWN_PARTITION_BYTE, Page,
-    PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
+    At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, LogStamp, OWN_PARTITION_BYTE,
+    Page, PartitionClass, Position, ProjectionVersion, Result, Salt, Slice, Stamp, Timestamp, VersionPage,
 };

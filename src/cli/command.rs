@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::{Reader, Store};
+use crate::store::Store;
 use crate::types::{At, Error, ErrorKind, Result};
 
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, dump, export, get, import, init, log, mark, redact, repair,
-    restore, scan, set, show, stats, tail, trim, verify,
+    apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, redact,
+    repair, restore, rewind, scan, set, show, stats, tail, trim, undo, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -67,6 +67,10 @@ enum Verb {
     Log(log::LogArgs),
     Show(show::ShowArgs),
     Tail(tail::TailArgs),
+    History(history::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Undo(undo::UndoArgs),
+    Rewind(rewind::RewindArgs),
     Mark(mark::MarkArgs),
     Dump(dump::DumpArgs),
     Restore(restore::RestoreArgs),
@@ -96,30 +100,19 @@ impl Shell {
     ///
     /// That of what was done, else that of opening or closing.
     pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
-        let store = Store::open(&self.dir).await?;
+        let store = self.open_store().await?;
         let done = work(&store, self).await;
         let closed = store.close().await;
         done.and_then(|done| closed.map(|()| done))
     }
 
-    /// The same with a reader: of the state that is meant, or of now.
+    /// Opens the store.
     ///
     /// # Errors
     ///
-    /// As [`Shell::with_store`], and those of [`Store::at`].
-    pub async fn with_reader<T>(
-        &mut self,
-        at: &AtArgs,
-        work: impl AsyncFnOnce(Reader, &mut Shell) -> Result<T>,
-    ) -> Result<T> {
-        self.with_store(async |store, shell| {
-            let reader = match &at.at {
-                Some(at) => store.at(at.clone()).await?,
-                None => store.reader(),
-            };
-            work(reader, shell).await
-        })
-        .await
+    /// Those of [`Store::open`].
+    pub async fn open_store(&self) -> Result<Store> {
+        Store::open(&self.dir).await
     }
 }
 
@@ -188,6 +181,10 @@ impl Verb {
             Verb::Log(args) => log::run(args, shell).await,
             Verb::Show(args) => show::run(args, shell).await,
             Verb::Tail(args) => tail::run(args, shell).await,
+            Verb::History(args) => history::run(args, shell).await,
+            Verb::Diff(args) => diff::run(args, shell).await,
+            Verb::Undo(args) => undo::run(args, shell).await,
+            Verb::Rewind(args) => rewind::run(args, shell).await,
             Verb::Mark(args) => mark::run(args, shell).await,
             Verb::Dump(args) => dump::run(args, shell).await,
             Verb::Restore(args) => restore::run(args, shell).await,
@@ -269,9 +266,16 @@ mod tests {
              --partition p --prefix x --kind set --limit 1 --reverse --all",
             "lakelog show 1",
             "lakelog tail --from 1 --follow",
+            "lakelog history p k --at m",
+            "lakelog history p --prefix x",
+            "lakelog diff 1 before-upgrade --partition p --prefix x",
+            "lakelog undo 7 --to 9 --dry-run --actor a --reason r --request-id i",
+            "lakelog rewind --to 2026-01-01T00:00:00Z --partition p --prefix x --dry-run --actor a --reason r --request-id i",
             "lakelog mark m --at 2026-01-01T00:00:00Z --actor a --reason r --request-id i",
             "lakelog mark --list",
             "lakelog mark --delete m --actor a --request-id i",
+            "lakelog mark --sign key.pem --at 7",
+            "lakelog verify --key pub.pem --signed -",
             "lakelog dump -o x --since 3 --at 7 --no-compress",
             "lakelog dump -o - --state-only",
             "lakelog restore a b --as-clone",
@@ -279,6 +283,8 @@ mod tests {
             "lakelog verify",
             "lakelog verify x",
             "lakelog repair --yes",
+            "lakelog repair --from copy --yes",
+            "lakelog repair --salvage new --yes",
             "lakelog checkpoint --dry-run",
             "lakelog trim --before 7 --archive d --dry-run --actor a --reason r",
             "lakelog trim --before release",
@@ -321,7 +327,13 @@ mod tests {
             "lakelog mark m --delete n",
             "lakelog mark --list --at 1",
             "lakelog mark m --at 99999999999999999999",
-            "lakelog history p k",
+            "lakelog history p",
+            "lakelog history p k --prefix x",
+            "lakelog diff 1",
+            "lakelog diff 1 2 --prefix x",
+            "lakelog undo m",
+            "lakelog rewind --to 3",
+            "lakelog rewind --partition p",
             "lakelog dump",
             "lakelog dump -o x --state-only --since 3",
             "lakelog restore",

@@ -5,6 +5,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use clap::Args;
+use sha2::{Digest as _, Sha256};
+
+use crate::store::{Context, RequestId};
+use crate::types::Digest;
 
 /// `--actor` and `--reason`.
 #[derive(Args, Clone, Debug, Default)]
@@ -30,6 +34,23 @@ pub struct RequestArgs {
     /// Submitting the same command with the same id again changes nothing and gives the same answer
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+}
+
+/// The context of a change; with a request id it stands for the command as it was given, verb and arguments.
+pub fn context(who: &ContextArgs, request: &RequestArgs, command: &[&str]) -> Context {
+    let mut context = Context::new(who.actor());
+    if let Some(reason) = &who.reason {
+        context = context.reason(reason.clone());
+    }
+    if let Some(id) = request.request_id.clone() {
+        let mut hasher = Sha256::new();
+        for part in command {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        context = context.request(RequestId { id, digest: Digest(hasher.finalize().into()) });
+    }
+    context
 }
 
 /// The login name: from the environment as login sets it, else from the user database, else the number.

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use crate::env::Env;
 use crate::migrate::{ExportFormat, ExportReport, RefusedEntry, export};
-use crate::store::Reader;
 use crate::types::Result;
 
 use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::progress::Progress;
+use super::state::State;
 use super::text::{Name, shown};
 use super::unfinished::Unfinished;
 
@@ -60,15 +60,15 @@ struct Refused {
 pub async fn run(args: ExportArgs, shell: &mut Shell) -> Result<Ended> {
     let (format, internal) = (args.format.into(), args.internal);
     let report = shell
-        .with_reader(&args.at, async |reader, shell| match &*args.output {
+        .with_state(&args.at, async |state, shell| match &*args.output {
             path if path == Path::new("-") => {
                 let mut sink = shell.out.sink();
-                let done = write(&reader, &mut sink, format, internal).await;
+                let done = write(state, &mut sink, format, internal).await;
                 sink.failure().map_or(done, Err)
             }
             path => {
                 let file = Unfinished::create(path)?;
-                let done = write(&reader, file.writer()?, format, internal).await;
+                let done = write(state, file.writer()?, format, internal).await;
                 file.finish(done)
             }
         })
@@ -89,7 +89,7 @@ pub async fn run(args: ExportArgs, shell: &mut Shell) -> Result<Ended> {
     Ok(if refused == 0 { Ended::Done } else { Ended::Partly })
 }
 
-async fn write(reader: &Reader, out: impl Write + Send, format: ExportFormat, internal: bool) -> Result<ExportReport> {
+async fn write(state: &State, out: impl Write + Send, format: ExportFormat, internal: bool) -> Result<ExportReport> {
     let mut progress = Progress::new("exporting", "records", None);
-    export(reader, out, format, internal, Env::os().clock.now(), |entries| progress.reach(entries)).await
+    export(state, out, format, internal, Env::os().clock.now(), |entries| progress.reach(entries)).await
 }

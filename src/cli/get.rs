@@ -54,7 +54,7 @@ impl fmt::Display for Found {
 pub async fn run(args: GetArgs, shell: &mut Shell) -> Result<Ended> {
     let partition = text::parse(&args.partition, shell.hex)?;
     let key = text::parse(&args.key, shell.hex)?;
-    let entry = shell.with_reader(&args.at, async |reader, _| reader.get(&partition, &key).await).await?;
+    let entry = shell.with_state(&args.at, async |state, _| state.get(&partition, &key).await).await?;
     let entry = entry.ok_or_else(|| {
         let message = format!("no such key, partition=`{}` key=`{}`", shown(&partition), shown(&key));
         Error::new(ErrorKind::NotFound, message)

@@ -1,24 +1,29 @@
 //! `lakelog mark`: names for positions.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
-use crate::store::{Context, Mark, RequestId};
-use crate::types::{At, Digest, Position, Result};
+use crate::diagnostics::{SigningKey, sign_head};
+use crate::env::Env;
+use crate::log::Head;
+use crate::store::Mark;
+use crate::types::{At, Position, Result};
 
 use super::command::Shell;
-use super::context::{ContextArgs, RequestArgs};
+use super::context::{ContextArgs, RequestArgs, context};
+use super::keys::signing_key;
 use super::output::Ended;
+use super::reading::{self, ArchiveArgs};
 use super::text::shown;
 
 /// Names a position, lists the names, or takes one away
 #[derive(Args, Debug)]
 pub struct MarkArgs {
     /// The name of the mark; one of that name is replaced
-    #[arg(required_unless_present_any = ["list", "delete"], conflicts_with_all = ["list", "delete"])]
+    #[arg(required_unless_present_any = ["list", "delete", "sign"], conflicts_with_all = ["list", "delete"])]
     name: Option<String>,
     /// What to name: a position, an RFC 3339 time, or another mark [default: the head]
     #[arg(long, value_name = "X", conflicts_with_all = ["list", "delete"])]
@@ -29,6 +34,10 @@ pub struct MarkArgs {
     /// Take this mark away
     #[arg(long, value_name = "NAME")]
     delete: Option<String>,
+    /// Instead of naming the position, sign its chain hash with this ed25519 private key in PEM: who keeps the line that is
+    /// printed can prove with `verify --key` that the history up to it was not rewritten
+    #[arg(long, value_name = "KEYFILE", conflicts_with_all = ["name", "list", "delete", "actor", "reason", "request_id"])]
+    sign: Option<PathBuf>,
     #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
@@ -56,7 +65,13 @@ impl Answer {
 
 /// Fails `NotFound` below the floor and for a mark that there is not, `Invalid` above the head and for a bad name.
 pub async fn run(args: MarkArgs, shell: &mut Shell) -> Result<Ended> {
-    let context = args.context();
+    if let Some(key) = &args.sign {
+        return sign(&signing_key(key)?, args.at.as_ref(), shell).await;
+    }
+    let at = args.at.as_ref().map(At::to_string).unwrap_or_default();
+    let (name, delete) = (args.name.as_deref().unwrap_or_default(), args.delete.as_deref().unwrap_or_default());
+    // The command as it was given: the head is another one when it comes again.
+    let context = context(&args.context, &args.request, &[name, delete, &at]);
     match (args.name, args.delete) {
         (Some(name), _) => {
             let mark = shell.with_store(async |store, _| {
@@ -82,26 +97,38 @@ pub async fn run(args: MarkArgs, shell: &mut Shell) -> Result<Ended> {
     Ok(Ended::Done)
 }
 
-impl MarkArgs {
-    fn context(&self) -> Context {
-        let mut context = Context::new(self.context.actor());
-        if let Some(reason) = &self.context.reason {
-            context = context.reason(reason.clone());
-        }
-        if let Some(id) = self.request.request_id.clone() {
-            context = context.request(RequestId { id, digest: self.digest() });
-        }
-        context
-    }
+/// A signed head: one line to keep, also as text; in JSON with its parts.
+#[derive(Debug, Serialize)]
+struct Signed {
+    line: String,
+    log_id: String,
+    position: u64,
+    time: String,
+    chain: String,
+}
 
-    /// Of the command as it was given: the head is another one when it comes again.
-    fn digest(&self) -> Digest {
-        let mut hasher = Sha256::new();
-        for part in [self.name.as_deref(), self.delete.as_deref(), self.at.as_ref().map(At::to_string).as_deref()] {
-            let part = part.unwrap_or_default();
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Digest(hasher.finalize().into())
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
     }
+}
+
+/// Only what is durable is signed, so the files say it all, beside a process that has the store open too; but for the names of marks.
+async fn sign(key: &SigningKey, at: Option<&At>, shell: &mut Shell) -> Result<Ended> {
+    let position = match at {
+        None => None,
+        Some(At::Position(position)) => Some(*position),
+        Some(At::Time(time)) => Some(reading::open(shell, &ArchiveArgs::default())?.position_at(*time)?),
+        Some(at @ At::Mark(_)) => Some(shell.with_store(async |store, _| store.resolve(at).await).await?),
+    };
+    let signed = sign_head(&Env::os(), &shell.dir, position, key)?;
+    let Head { position, time, chain } = signed.head;
+    shell.out.answer(&Signed {
+        line: signed.to_string(),
+        log_id: signed.log_id.to_string(),
+        position: position.0,
+        time: time.to_string(),
+        chain: chain.to_string(),
+    })?;
+    Ok(Ended::Done)
 }

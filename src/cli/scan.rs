@@ -36,8 +36,8 @@ pub async fn run(args: ScanArgs, shell: &mut Shell) -> Result<Ended> {
         (text::parse(&args.partition, shell.hex)?, parse(&args.prefix)?, parse(&args.from)?);
     let options = ScanOptions::new(&partition).prefix(&prefix).from(&from).limit(args.limit.unwrap_or(usize::MAX));
     shell
-        .with_reader(&args.at, async |reader, shell| {
-            let mut entries = reader.scan(options)?;
+        .with_state(&args.at, async |state, shell| {
+            let mut entries = state.scan(options).await?;
             while let Some(entry) = entries.next().await {
                 shell.out.answer(&Found::from(&entry?))?;
             }

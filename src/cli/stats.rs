@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::diagnostics::FileStats;
 use crate::env::Env;
-use crate::store::{Stats, Store};
-use crate::types::{ErrorKind, Result};
+use crate::store::{ScrubReport, Stats};
+use crate::types::{ErrorKind, Result, Timestamp};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::text::{member_name, shown};
 
@@ -37,6 +37,63 @@ struct Answer {
     entries: Option<u64>,
     partitions: Option<BTreeMap<String, u64>>,
     memory_bytes: Option<u64>,
+    scrub: Scrub,
+}
+
+/// What the background scrub did and found.
+#[derive(Debug, Serialize)]
+struct Scrub {
+    passes: u64,
+    began: Option<String>,
+    ended: Option<String>,
+    running: bool,
+    bytes: u64,
+    bytes_total: u64,
+    damage: Vec<Damage>,
+}
+
+#[derive(Debug, Serialize)]
+struct Damage {
+    file: String,
+    offset: u64,
+    positions: [u64; 2],
+    detail: String,
+    found: String,
+}
+
+impl From<&ScrubReport> for Scrub {
+    fn from(report: &ScrubReport) -> Scrub {
+        let time = |micros: i64| Timestamp(micros).to_string();
+        let damage = report.damage.iter().map(|damage| Damage {
+            file: damage.file.clone(),
+            offset: damage.offset,
+            positions: [damage.positions.0, damage.positions.1],
+            detail: damage.detail.clone(),
+            found: time(damage.found),
+        });
+        Scrub {
+            passes: report.passes,
+            began: report.began.map(time),
+            ended: report.ended.map(time),
+            running: report.next_segment.is_some(),
+            bytes: report.bytes,
+            bytes_total: report.bytes_total,
+            damage: damage.collect(),
+        }
+    }
+}
+
+impl fmt::Display for Scrub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.ended, self.running) {
+            (_, true) => write!(f, "reading, {} of {} bytes", self.bytes, self.bytes_total)?,
+            (Some(ended), false) => write!(f, "ended {ended}")?,
+            (None, false) => f.write_str("never ran")?,
+        }
+        self.damage.iter().try_for_each(|Damage { file, offset, positions: [first, last], detail, .. }| {
+            write!(f, "\n               damaged: {file} at {offset} positions {first}..={last} {detail}")
+        })
+    }
 }
 
 impl Answer {
@@ -56,6 +113,7 @@ impl Answer {
             partitions: partitions
                 .map(|partitions| partitions.iter().map(|(name, count)| (member_name(name), *count)).collect()),
             memory_bytes: view.map(|view| view.memory_bytes),
+            scrub: Scrub::from(&files.scrub),
         }
     }
 }
@@ -76,6 +134,7 @@ impl fmt::Display for Answer {
             writeln!(f, "bytes per day  {bytes}")?;
         }
         writeln!(f, "memory bytes   {}", known(self.memory_bytes))?;
+        writeln!(f, "scrub          {}", self.scrub)?;
         write!(f, "entries        {}", known(self.entries))?;
         let mut partitions: Vec<_> = self.partitions.iter().flatten().collect();
         partitions.sort_by_key(|(_, count)| Reverse(**count));
@@ -91,14 +150,9 @@ impl fmt::Display for Answer {
 
 /// Needs the views for some figures; where the store does not open, the files give the others.
 pub async fn run(_: StatsArgs, shell: &mut Shell) -> Result<Ended> {
-    let (view, why) = match Store::open(&shell.dir).await {
-        Ok(store) => {
-            let stats = store.stats().await;
-            let closed = store.close().await;
-            let stats = stats?;
-            closed?;
-            (Some(stats), None)
-        }
+    let view = shell.with_state(&AtArgs::default(), async |state, _| state.stats().await).await;
+    let (view, why) = match view {
+        Ok(stats) => (Some(stats), None),
         Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Corrupt) => (None, Some(error)),
         Err(error) => return Err(error),
     };

@@ -155,22 +155,6 @@ impl fmt::Display for ListedEvent {
     }
 }
 
-/// The names of all kinds ([`Event::kind_name`]).
-const KINDS: [&str; 12] = [
-    "set",
-    "delete",
-    "delete_range",
-    "restore_range",
-    "erased",
-    "requests_expired",
-    "mark_set",
-    "mark_deleted",
-    "cursor_set",
-    "cursor_deleted",
-    "redacted",
-    "unknown",
-];
-
 /// What an event writes, seen alike for all kinds.
 struct Write<'a> {
     op: &'static str,
@@ -215,7 +199,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "PREFIX", requires = "partition")]
     pub prefix: Option<String>,
     /// Only with an event of this kind
-    #[arg(long, value_name = "KIND", value_parser = KINDS)]
+    #[arg(long, value_name = "KIND", value_parser = Event::KIND_NAMES)]
     pub kind: Option<String>,
     /// Also transactions that write operational partitions only (heartbeats, leases, counters, the store's own)
     #[arg(long)]
@@ -400,7 +384,7 @@ mod tests {
                 ],
             })
         );
-        assert_eq!(listed.events.iter().map(|event| event.kind).collect::<Vec<_>>(), KINDS);
+        assert_eq!(listed.events.iter().map(|event| event.kind).collect::<Vec<_>>(), Event::KIND_NAMES);
         let text = listed.to_string();
         assert!(text.starts_with("7  2026-11-18T11:06:40.000001Z  cli:ann  request r1  (why)\n"), "{text}");
         assert!(text.contains("\n    delete_range p *"), "{text}");

@@ -1,18 +1,24 @@
 //! `lakelog verify`: everything that can be checked of a store, without changing it.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::diagnostics::{Stage, VerifyProblem, VerifyReport, verify, verify_archive};
+use crate::diagnostics::{
+    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_archive,
+    verify_dump_signed, verify_signed,
+};
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
-use crate::types::{ErrorKind, Position, Result};
+use crate::log::Head;
+use crate::types::{Error, ErrorKind, Result};
 
 use super::command::Shell;
 use super::input::Input;
+use super::keys::{read_text, text_of};
 use super::output::Ended;
 use super::progress::Progress;
 
@@ -27,6 +33,12 @@ pub struct VerifyArgs {
     /// Check what `trim --archive` kept in this directory too
     #[arg(long, value_name = "DIR", conflicts_with = "dump")]
     archive: Option<PathBuf>,
+    /// Prove signed heads too: the public key in PEM
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The lines that `mark --sign` gave: a file, `-` for standard input, or the line itself [default: -]
+    #[arg(long, value_name = "FILE|LINE", requires = "key")]
+    signed: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,6 +48,16 @@ struct Answer {
     chain: String,
     skipped: Vec<&'static str>,
     problems: Vec<ListedProblem>,
+    signed: Vec<ListedHead>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedHead {
+    position: u64,
+    time: String,
+    chain: String,
+    proven: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,7 +78,17 @@ impl From<VerifyReport> for Answer {
             chain: report.chain.to_string(),
             skipped: report.skipped,
             problems: report.problems.into_iter().map(ListedProblem::from).collect(),
+            signed: report.signed.iter().map(ListedHead::from).collect(),
+            notes: report.notes,
         }
+    }
+}
+
+impl From<&CheckedHead> for ListedHead {
+    fn from(checked: &CheckedHead) -> ListedHead {
+        let Head { position, time, chain } = checked.signed.head;
+        let proven = checked.fault.is_none();
+        ListedHead { position: position.0, time: time.to_string(), chain: chain.to_string(), proven }
     }
 }
 
@@ -90,51 +122,25 @@ impl fmt::Display for Answer {
             }
             write!(f, "  {detail}")?;
         }
-        Ok(())
+        for ListedHead { position, time, chain, .. } in self.signed.iter().filter(|head| head.proven) {
+            write!(f, "\n  proven: the history up to {position} ({time}) is the one signed, chain {chain}")?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note  {note}"))
     }
 }
 
-/// Ends as `Corrupt` when anything is wrong.
+/// Ends as `Corrupt` when anything is wrong; as `NotFound` when that is only signed heads below the floor.
 pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
-    let answer = match &args.dump {
-        Some(path) => of_dump(path)?,
-        None => of_store(shell, args.archive.as_deref()).await?,
+    let signed = match &args.key {
+        Some(key) => Some((PublicKey::from_pem(&text_of(key, "the key")?)?, signed_heads(args.signed.as_deref())?)),
+        None => None,
     };
-    shell.out.answer(&answer)?;
-    Ok(if answer.ok { Ended::Done } else { Ended::Failed(ErrorKind::Corrupt) })
-}
-
-/// What is no dump at all, or a newer one, is an error.
-fn of_dump(path: &Path) -> Result<Answer> {
-    let input = Input::open(path)?;
-    let (name, total) = (path.display().to_string(), input.length());
-    let mut bar = Progress::new("verifying the dump", "bytes", total);
-    let mut reader = match DumpReader::new(input, &name) {
-        Err(error @ DumpError::Corrupt { .. }) => return damaged(error, Position::ZERO, String::new()),
-        reader => reader?,
-    };
-    match verify_dump(&mut reader, &mut |done| bar.reach(done)) {
-        Ok(summary) => Ok(Answer {
-            ok: true,
-            head: summary.head.position.0,
-            chain: summary.head.chain.to_string(),
-            skipped: Vec::new(),
-            problems: Vec::new(),
-        }),
-        Err(error) => damaged(error, reader.head().position, reader.head().chain.to_string()),
+    if let Some(path) = &args.dump {
+        let (answer, only_trimmed) = of_dump(path, signed.as_ref())?;
+        return end(answer, only_trimmed, shell);
     }
-}
-
-fn damaged(error: DumpError, head: Position, chain: String) -> Result<Answer> {
-    let DumpError::Corrupt { name, offset, position, detail } = error else { return Err(error.into()) };
-    let positions = Some([position.next().0; 2]);
-    let problem = ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail };
-    Ok(Answer { ok: false, head: head.0, chain, skipped: Vec::new(), problems: vec![problem] })
-}
-
-async fn of_store(shell: &Shell, archive: Option<&Path>) -> Result<Answer> {
     let mut bar: Option<(Stage, Progress)> = None;
-    let report = verify(&Env::os(), &shell.dir, &mut |stage, done, total| {
+    let mut show = |stage, done, total| {
         if bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
             let (what, unit) = match stage {
                 Stage::Log => ("verifying the log", "bytes"),
@@ -145,14 +151,98 @@ async fn of_store(shell: &Shell, archive: Option<&Path>) -> Result<Answer> {
         if let Some((_, progress)) = &mut bar {
             progress.reach(done);
         }
-    })
-    .await;
+    };
+    let report = match &signed {
+        Some((key, heads)) => verify_signed(&Env::os(), &shell.dir, heads, key, &mut show).await,
+        None => verify(&Env::os(), &shell.dir, &mut show).await,
+    };
     drop(bar);
     let mut report = report?;
-    if let Some(archive) = archive {
+    if let Some(archive) = &args.archive {
         report.problems.extend(verify_archive(&Env::os(), &shell.dir, archive)?);
     }
-    Ok(Answer::from(report))
+    let only_trimmed = report.problems.len() == trimmed(&report.signed);
+    end(Answer::from(report), only_trimmed, shell)
+}
+
+fn end(answer: Answer, only_trimmed: bool, shell: &mut Shell) -> Result<Ended> {
+    shell.out.answer(&answer)?;
+    Ok(match (answer.ok, only_trimmed) {
+        (true, _) => Ended::Done,
+        (false, true) => Ended::Failed(ErrorKind::NotFound),
+        (false, false) => Ended::Failed(ErrorKind::Corrupt),
+    })
+}
+
+/// How many heads lie below what is there.
+fn trimmed(signed: &[CheckedHead]) -> usize {
+    signed.iter().filter(|checked| checked.fault == Some(HeadFault::BelowFloor)).count()
+}
+
+/// What is no dump at all, or a newer one, is an error.
+fn of_dump(path: &Path, signed: Option<&(PublicKey, Vec<SignedHead>)>) -> Result<(Answer, bool)> {
+    let input = Input::open(path)?;
+    let (name, total) = (path.display().to_string(), input.length());
+    let mut bar = Progress::new("verifying the dump", "bytes", total);
+    let mut answer = Answer {
+        ok: false,
+        head: 0,
+        chain: String::new(),
+        skipped: Vec::new(),
+        problems: Vec::new(),
+        signed: Vec::new(),
+        notes: Vec::new(),
+    };
+    let mut reader = match DumpReader::new(input, &name) {
+        Err(error @ DumpError::Corrupt { .. }) => {
+            answer.problems.push(damage(error)?);
+            return Ok((answer, false));
+        }
+        reader => reader?,
+    };
+    let mut progress = |done| bar.reach(done);
+    let (verified, checked) = match signed {
+        Some((key, heads)) => verify_dump_signed(&mut reader, heads, key, &mut progress),
+        None => (verify_dump(&mut reader, &mut progress), Vec::new()),
+    };
+    let head = match verified {
+        Ok(summary) => summary.head,
+        Err(error) => {
+            answer.problems.push(damage(error)?);
+            reader.head()
+        }
+    };
+    (answer.head, answer.chain) = (head.position.0, head.chain.to_string());
+    answer.problems.extend(checked.iter().filter_map(|CheckedHead { signed, fault }| {
+        let positions = Some([signed.head.position.0; 2]);
+        let (file, detail) = (Some(name.clone()), (*fault)?.detail().to_owned());
+        Some(ListedProblem { kind: "signature", file, offset: None, positions, detail })
+    }));
+    answer.signed = checked.iter().map(ListedHead::from).collect();
+    answer.ok = answer.problems.is_empty();
+    let only_trimmed = answer.problems.len() == trimmed(&checked);
+    Ok((answer, only_trimmed))
+}
+
+fn damage(error: DumpError) -> Result<ListedProblem> {
+    let DumpError::Corrupt { name, offset, position, detail } = error else { return Err(error.into()) };
+    let positions = Some([position.next().0; 2]);
+    Ok(ListedProblem { kind: "dump", file: Some(name), offset: Some(offset), positions, detail })
+}
+
+/// The signed heads of a file, of standard input, or of the argument itself.
+fn signed_heads(from: Option<&str>) -> Result<Vec<SignedHead>> {
+    let text = match from {
+        Some(line) if line.starts_with("lakelog-head ") => line.to_owned(),
+        None | Some("-") => read_text(io::stdin().lock(), "the signed heads", Path::new("-"))?,
+        Some(path) => text_of(Path::new(path), "the signed heads")?,
+    };
+    let heads = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::parse);
+    let heads: Vec<SignedHead> = heads.collect::<Result<_>>()?;
+    match heads.is_empty() {
+        true => Err(Error::new(ErrorKind::Invalid, "there is no signed head to prove")),
+        false => Ok(heads),
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +263,15 @@ mod tests {
         };
         let problems = vec![problem("log/x.seg", Some(4096)), problem("", None)];
         let (head, chain, skipped) = (Position(9), Hash([0xab; 32]), vec!["views"]);
-        let answer = Answer::from(VerifyReport { log_id: LogId::default(), head, chain, skipped, problems });
+        let answer = Answer::from(VerifyReport {
+            log_id: LogId::default(),
+            head,
+            chain,
+            skipped,
+            problems,
+            signed: Vec::new(),
+            notes: vec!["kept".into()],
+        });
         assert_eq!(
             serde_json::to_value(&answer).unwrap(),
             json!({
@@ -182,6 +280,7 @@ mod tests {
                     {"kind": "log", "file": "log/x.seg", "offset": 4096, "positions": [3, 4], "detail": "why"},
                     {"kind": "log", "file": null, "offset": null, "positions": null, "detail": "why"},
                 ],
+                "signed": [], "notes": ["kept"],
             })
         );
         let text = answer.to_string();

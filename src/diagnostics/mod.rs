@@ -5,13 +5,22 @@
 //! [`RepairPlan::apply`] changes anything that a store would miss, and never a whole frame.
 
 mod base;
+mod copies;
+mod heads;
 mod repair;
+#[cfg(test)]
+mod rescue;
+mod salvage;
+mod signed;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod views;
 
+pub use heads::{CheckedHead, HeadFault, verify_dump_signed};
 pub use repair::RepairPlan;
+pub use salvage::{KeptRange, LostRange, SalvageReport, salvage};
+pub use signed::{PublicKey, SignedHead, SigningKey, sign_head};
 pub use stats::FileStats;
-pub use verify::{Stage, VerifyProblem, VerifyReport, verify, verify_archive};
+pub use verify::{Stage, VerifyProblem, VerifyReport, verify, verify_archive, verify_signed};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::env::Env;
 use crate::log::{Check, LOG_FORMAT, LogFiles};
-use crate::store::LOG_DIR;
+use crate::store::{LOG_DIR, ScrubReport};
 use crate::types::{LogId, Position, Result};
 
 const MICROSECONDS_PER_DAY: f64 = 86_400_000_000.0;
@@ -24,6 +24,8 @@ pub struct FileStats {
     pub segments: u64,
     /// Bytes of all frames; preallocated room not counted.
     pub log_bytes: u64,
+    /// What the background scrub did and found, as the process that runs it last wrote it down.
+    pub scrub: ScrubReport,
     /// Bytes a day since the first transaction that is still there; none within one moment.
     pub bytes_per_day: Option<u64>,
 }
@@ -49,6 +51,7 @@ impl FileStats {
             floor: floor.position,
             segments: segments.len() as u64,
             log_bytes,
+            scrub: ScrubReport::load(env, dir),
             bytes_per_day: (micros > 0).then(|| (log_bytes as f64 * MICROSECONDS_PER_DAY / micros as f64) as u64),
         })
     }

@@ -14,26 +14,26 @@ use crate::log::{Draft, FileLog, Log, LogFiles, LogSettings};
 use crate::store::{BASE_DIR, Batch, Context, LOG_DIR, Settings, Store, base_in};
 use crate::types::{Digest, ErrorKind, Key, LogId, Position, Salt, Stamp, Timestamp};
 
-struct World {
+pub(super) struct World {
     _tempdir: tempfile::TempDir,
-    env: Env,
-    dir: PathBuf,
+    pub env: Env,
+    pub dir: PathBuf,
 }
 
 impl World {
-    fn new() -> World {
+    pub fn new() -> World {
         let tempdir = tempfile::tempdir().unwrap();
         let dir = tempdir.path().join("store");
         World { _tempdir: tempdir, env: Env::os(), dir }
     }
 
-    async fn open(&self) -> crate::types::Result<Store> {
+    pub async fn open(&self) -> crate::types::Result<Store> {
         let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
         Store::builder(&self.dir).settings(settings).open_or_create().await
     }
 
     /// Some hundred transactions in several segments, two thirds of them in the base.
-    async fn filled(self) -> World {
+    pub async fn filled(self) -> World {
         let store = self.open().await.unwrap();
         write(&store, 0..100).await;
         store.checkpoint().await.unwrap();
@@ -45,7 +45,7 @@ impl World {
         self
     }
 
-    async fn verify(&self) -> VerifyReport {
+    pub async fn verify(&self) -> VerifyReport {
         verify(&self.env, &self.dir, &mut |_, done, total| assert!(done <= total)).await.unwrap()
     }
 
@@ -53,11 +53,11 @@ impl World {
         RepairPlan::new(&self.env, &self.dir).await.unwrap()
     }
 
-    fn log_dir(&self) -> PathBuf {
+    pub fn log_dir(&self) -> PathBuf {
         self.dir.join(LOG_DIR)
     }
 
-    fn segment(&self, number: usize) -> PathBuf {
+    pub fn segment(&self, number: usize) -> PathBuf {
         LogFiles::open(&self.env, &self.log_dir()).unwrap().segments()[number].path(&self.log_dir())
     }
 
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Opens, compares, closes.
-    async fn holds(&self, count: usize) {
+    pub async fn holds(&self, count: usize) {
         let store = self.open().await.unwrap();
         assert_eq!(entries(&store).await, count);
         store.close().await.unwrap();
@@ -84,7 +84,7 @@ async fn write(store: &Store, numbers: std::ops::Range<u32>) {
     }
 }
 
-async fn entries(store: &Store) -> usize {
+pub(super) async fn entries(store: &Store) -> usize {
     let mut stream = store.reader().scan_all(false);
     let mut count = 0;
     while let Some(entry) = stream.next().await {
@@ -94,7 +94,7 @@ async fn entries(store: &Store) -> usize {
     count
 }
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let target = to.join(entry.file_name());
@@ -105,7 +105,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x40;
     fs::write(path, bytes).unwrap();
@@ -116,8 +116,8 @@ fn kinds(report: &VerifyReport) -> Vec<&'static str> {
 }
 
 /// Two hundred sets in `p` less one hundred deleted at 101, and three hundred in `auth`.
-const ENTRIES: usize = 500;
-const HEAD: Position = Position(301);
+pub(super) const ENTRIES: usize = 500;
+pub(super) const HEAD: Position = Position(301);
 
 #[tokio::test]
 async fn a_sound_store_has_nothing_wrong_with_it() {

@@ -5,11 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use super::base;
+use super::heads::{CheckedHead, Heads};
+use super::signed::{PublicKey, SignedHead};
 use super::views;
 use crate::dump::SnapshotReader;
 use crate::env::Env;
 use crate::event::Transaction;
-use crate::log::{self, Frame, LogError, LogFiles, Problem, SegmentEntry, Snapshot, Verification};
+use crate::log::{self, Frame, Head, LogError, LogFiles, Problem, SegmentEntry, SegmentId, Snapshot, Verification};
 use crate::store::{BASE_DIR, LOG_DIR};
 use crate::types::{ErrorKind, Hash, LogId, Position, Result, Stamp};
 
@@ -30,6 +32,10 @@ pub struct VerifyReport {
     pub skipped: Vec<&'static str>,
     /// What is wrong, of the log in the order of positions.
     pub problems: Vec<VerifyProblem>,
+    /// What became of the signed heads, in the order given.
+    pub signed: Vec<CheckedHead>,
+    /// What is there and is no problem: side files of repairs and recoveries, what an interrupted one left.
+    pub notes: Vec<String>,
 }
 
 impl VerifyReport {
@@ -43,8 +49,8 @@ impl VerifyReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyProblem {
     /// `manifest`, `snapshot` (the state that the log begins at), `log` (frames, order, chain), `event` (a transaction that does not decode),
-    /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted), or
-    /// `views` (an entry of the base is not what the log gives).
+    /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted),
+    /// `views` (an entry of the base is not what the log gives), or `signature` (a signed head is not proven).
     pub kind: &'static str,
     /// The file or directory concerned.
     pub file: PathBuf,
@@ -109,6 +115,31 @@ pub fn verify_archive(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<Verif
 /// Damage is in the report. `not_found` without a store, `unavailable` for a newer format and where the disk
 /// fails.
 pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, u64)) -> Result<VerifyReport> {
+    verify_with(env, dir, &[], None, progress).await
+}
+
+/// As [`verify()`], and proves that the history up to each signed head is the one that was signed with `key`: the whole chain below is
+/// computed anew. What is not proven is a problem of kind `signature`.
+///
+/// # Errors
+/// As [`verify()`].
+pub async fn verify_signed(
+    env: &Env,
+    dir: &Path,
+    signed: &[SignedHead],
+    key: &PublicKey,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<VerifyReport> {
+    verify_with(env, dir, signed, Some(key), progress).await
+}
+
+async fn verify_with(
+    env: &Env,
+    dir: &Path,
+    signed: &[SignedHead],
+    key: Option<&PublicKey>,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<VerifyReport> {
     let lock = match base::lock(env, dir) {
         Ok(lock) => Some(lock),
         Err(error @ LogError::NotFound { .. }) => return Err(error.into()),
@@ -121,7 +152,10 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         None => Ok(None),
     };
     let log_dir = dir.join(LOG_DIR);
-    let mut events = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
+    let mut events: Events<'_> = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
+    if let Some(key) = key {
+        events.heads = Heads::new(signed, key);
+    }
     let verified = log::verify(env, &log_dir, None, &mut |frame| events.check(frame), &mut |done, total| {
         progress(Stage::Log, done, total);
     });
@@ -129,13 +163,17 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         Ok(log) => log,
         Err(LogError::Corrupt { path, offset, first, last, detail }) => {
             let problem = Problem { path, offset, first, last, detail };
-            return Ok(VerifyReport {
+            let mut report = VerifyReport {
                 log_id: LogId::default(),
                 head: Position::ZERO,
                 chain: Hash::default(),
                 skipped: vec!["views"],
                 problems: vec![VerifyProblem::of_log(problem)],
-            });
+                signed: Vec::new(),
+                notes: notes(env, &log_dir, &[])?,
+            };
+            report.name_unproven(events.heads.unproven());
+            return Ok(report);
         }
         Err(error) => return Err(error.into()),
     };
@@ -150,7 +188,19 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
     }
     let intact = problems.iter().all(|problem| problem.kind == "manifest") && events.problems.is_empty();
     problems.extend(events.problems.into_iter().map(|problem| placed(problem, &log_dir, &segments)));
-    let mut report = VerifyReport { log_id, head: head.position, chain: head.chain, skipped: Vec::new(), problems };
+    let mut report = VerifyReport {
+        log_id,
+        head: head.position,
+        chain: head.chain,
+        skipped: Vec::new(),
+        problems,
+        signed: Vec::new(),
+        notes: notes(env, &log_dir, &segments)?,
+    };
+    let damaged = report.problems.iter().filter(|problem| problem.kind == "log");
+    let damaged = damaged.filter_map(|problem| problem.positions).map(|(first, _)| first).min();
+    events.heads.note(head);
+    report.name_unproven(events.heads.judge(log_id, floor, damaged));
     let unsound = match &stamp {
         Err(fault) => Some(fault.clone()),
         Ok(None) => None,
@@ -165,7 +215,7 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         }),
         (Some(base), Ok(Some(stamp)), None) if intact && !below(&stamp) => {
             let mut progress = |done, total| progress(Stage::Views, done, total);
-            let compared = views::compare(env, dir, &files?, base.as_ref(), &stamp, &mut progress).await?;
+            let compared = views::compare(env, dir, &files?, base, &stamp, &mut progress).await?;
             report.problems.extend(compared.problems);
             report.skipped.extend(compared.without_indexes.then_some("indexes"));
         }
@@ -184,6 +234,38 @@ pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, 
         _ => report.skipped.push("views"),
     }
     Ok(report)
+}
+
+impl VerifyReport {
+    fn name_unproven(&mut self, signed: Vec<CheckedHead>) {
+        self.problems.extend(signed.iter().filter_map(|CheckedHead { signed, fault }| {
+            let position = signed.head.position;
+            let problem = VerifyProblem::new("signature", (*fault)?.detail().to_owned());
+            Some(VerifyProblem { positions: Some((position, position)), ..problem })
+        }));
+        self.signed = signed;
+    }
+}
+
+/// Files in the log's directory that are there for a reason, and no part of the log.
+fn notes(env: &Env, log_dir: &Path, segments: &[SegmentEntry]) -> Result<Vec<String>> {
+    let failed = |source| LogError::Io { action: "list the directory", path: log_dir.to_path_buf(), source };
+    let first = segments.first().map(|entry| entry.id);
+    let describe = |name: &String| {
+        let what = if name.starts_with("cut-") {
+            "bytes that a recovery cut and kept"
+        } else if name.starts_with("damaged-") {
+            "a damaged segment that a repair kept"
+        } else if name.ends_with(".new") {
+            "left by an interrupted repair, of no use"
+        } else if SegmentId::of_file_name(name).is_some_and(|id| first.is_some_and(|first| id < first)) {
+            "a segment that was trimmed"
+        } else {
+            return None;
+        };
+        Some(format!("{}: {what}", log_dir.join(name).display()))
+    };
+    Ok(env.fs.read_dir(log_dir).map_err(failed)?.iter().filter_map(describe).collect())
 }
 
 /// Whether the snapshot that the log begins at can be read: that its bytes are those that were written is known.
@@ -206,16 +288,18 @@ fn read_snapshot(env: &Env, files: &LogFiles) -> Result<Option<VerifyProblem>> {
 
 /// What the transactions hold, looked at as they pass.
 #[derive(Default)]
-struct Events {
+struct Events<'a> {
     stamp: Option<Stamp>,
     /// The log's chain hash at the stamp's position.
     chain: Option<Hash>,
+    heads: Heads<'a>,
     problems: Vec<VerifyProblem>,
 }
 
-impl Events {
+impl Events<'_> {
     fn check(&mut self, frame: Frame) {
-        let Frame { position, chain, payload, .. } = frame;
+        let Frame { position, time, chain, payload, .. } = frame;
+        self.heads.note(Head { position, time, chain });
         if self.stamp.as_ref().is_some_and(|stamp| stamp.position == position) {
             self.chain = Some(chain);
         }

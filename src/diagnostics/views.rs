@@ -4,15 +4,16 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::base::{PAGE_ENTRIES, fault};
 use super::verify::VerifyProblem;
 use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
-use crate::projection::{IndexSet, Scanner};
+use crate::projection::{IndexSet, Pins, Scanner, Timeline, Timelines, View};
 use crate::store::{BASE_DIR, base_in, rebuild, seed};
-use crate::types::{Entry, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
+use crate::types::{Entry, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -34,7 +35,7 @@ pub(super) async fn compare(
     env: &Env,
     dir: &Path,
     files: &LogFiles,
-    base: &dyn Backend,
+    base: &Arc<dyn Backend>,
     stamp: &Stamp,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Comparison> {
@@ -53,22 +54,17 @@ async fn compare_over(
     env: &Env,
     scratch: &Path,
     files: &LogFiles,
-    base: &dyn Backend,
+    base: &Arc<dyn Backend>,
     stamp: &Stamp,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Comparison> {
     let indexes = IndexSet::built_in();
     let rebuilding = base_in(env, scratch, SCRATCH_CACHE_BYTES)?;
-    let holds_all = |held: &[ProjectionVersion]| {
-        let holds =
-            |index: &ProjectionVersion| held.iter().any(|own| own.name == index.name && own.version == index.version);
-        held.len() == indexes.versions().len() && indexes.versions().iter().all(holds)
-    };
-    let mut without_indexes = !holds_all(&stamp.projections);
+    let mut without_indexes = rules(&stamp.projections) != rules(&indexes.versions());
     if let Some(snapshot) = files.snapshot() {
-        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), None, Position::ZERO)
-            .await?;
-        without_indexes |= !holds_all(&held);
+        let held =
+            seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), Position::ZERO).await?;
+        without_indexes |= rules(&held) != rules(&indexes.versions());
     }
     let floor = files.floor().position;
     let rebuilt = rebuild(
@@ -90,7 +86,7 @@ async fn compare_over(
     let pin = rebuilt.pins().pin();
     let mut expected =
         Expected { scanner: Scanner::new(rebuilt.clone(), pin, &from, Vec::new(), 0), ready: VecDeque::new() };
-    let mut found = Found { base, at: stamp.position, next: Some(from), ready: VecDeque::new() };
+    let mut found = Found { base: base.as_ref(), at: stamp.position, next: Some(from), ready: VecDeque::new() };
     let mut pair = (expected.next().await?, found.next().await);
     loop {
         let (left, right) = match pair {
@@ -127,7 +123,59 @@ async fn compare_over(
         let detail = format!("more entries differ, differences=`{differences}` named=`{DIFFERENCES_MAX}`");
         comparison.problems.push(VerifyProblem::new("views", detail));
     }
+    // A base that cannot be read to its end has no history to compare, and one that is wrong now is rebuilt anyway.
+    if stamp.history.is_some_and(|begins| begins <= floor) && comparison.problems.is_empty() {
+        let view = Arc::new(View::new(base.clone(), stamp.position, Arc::new(Pins::default())));
+        view.pins().publish(stamp.position);
+        let from = if without_indexes { &[OWN_PARTITION_BYTE + 1][..] } else { &[] };
+        comparison.problems.extend(compare_histories(&rebuilt, &view, floor, from).await?);
+    }
     Ok(comparison)
+}
+
+/// When each key got a value or went, as the log gives it and as the base has it. Names the first difference.
+async fn compare_histories(
+    rebuilt: &Arc<View>,
+    base: &Arc<View>,
+    floor: Position,
+    from: &[u8],
+) -> Result<Option<VerifyProblem>> {
+    let timelines = |view: &Arc<View>| Timelines::new(view.clone(), view.pins().pin(), floor, from, Vec::new());
+    let (mut expected, mut found) = (timelines(rebuilt), timelines(base));
+    let (mut left, mut right) = (VecDeque::new(), VecDeque::new());
+    loop {
+        if left.is_empty() {
+            left = expected.page().await?.into();
+        }
+        if right.is_empty() {
+            right = match found.page().await {
+                Ok(page) => page.into(),
+                Err(error) => return Ok(Some(VerifyProblem::new("base", fault(error)?.detail))),
+            };
+        }
+        match (left.pop_front(), right.pop_front()) {
+            (None, None) => return Ok(None),
+            (left, right) if left == right => {}
+            (left, right) => return Ok(left.or(right).map(|timeline| other_history(&timeline))),
+        }
+    }
+}
+
+fn other_history(timeline: &Timeline) -> VerifyProblem {
+    let partition = Key::partition_of(&timeline.key).unwrap_or_default();
+    let key = &timeline.key[Key::key_start(&timeline.key).unwrap_or(0)..];
+    let detail = format!(
+        "a key has another history in the base than the log gives, partition=`{}` key=`{}`",
+        partition.escape_ascii(),
+        key.escape_ascii()
+    );
+    let positions = timeline.changes.first().zip(timeline.changes.last()).map(|(first, last)| (first.0, last.0));
+    VerifyProblem { positions, ..VerifyProblem::new("views", detail) }
+}
+
+/// Indexes by what they hold, whenever they were built.
+fn rules(indexes: &[ProjectionVersion]) -> Vec<(&str, u32)> {
+    indexes.iter().map(|index| (&index.name[..], index.version)).collect()
 }
 
 fn difference(entry: &Entry, what: &str) -> VerifyProblem {

@@ -6,6 +6,7 @@
 
 mod error;
 mod format;
+mod pass;
 mod reader;
 mod redactions;
 mod restore;

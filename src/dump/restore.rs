@@ -9,15 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::{DumpError, IoOn};
 use super::format::{DumpHeader, DumpKind};
-use super::reader::{DumpItem, DumpReader, corrupt};
-use super::snapshot::SnapshotWriter;
+use super::pass::{Pass, internal, joins};
 use super::source::{DumpFile, DumpSource, DumpStream, remove};
 use crate::env::Env;
-use crate::log::{Birth, DirLock, FileLog, Frame, Head, Log as _, LogError, LogSettings, frame_room};
-use crate::types::{Digest, LogId, Position};
-
-/// Transactions are appended in batches of so many bytes.
-const BATCH_BYTES: usize = 1 << 20;
+use crate::log::{DirLock, FileLog, Head, Log as _, LogError, LogSettings};
+use crate::types::{LogId, Position};
 
 /// How to restore.
 #[derive(Clone, Debug, Default)]
@@ -90,15 +86,18 @@ pub fn restore(
     Ok(restored)
 }
 
-struct Place<'a> {
-    env: &'a Env,
-    lock: DirLock,
+/// Where a restore goes, and what it leaves beside that while it runs.
+pub(super) struct Place<'a> {
+    pub env: &'a Env,
+    pub lock: DirLock,
     dir: &'a Path,
-    making: PathBuf,
+    /// The log that is made.
+    pub making: PathBuf,
     replaced: PathBuf,
-    snapshot: PathBuf,
+    /// The snapshot that it will begin at.
+    pub snapshot: PathBuf,
     spool: PathBuf,
-    options: &'a RestoreOptions,
+    pub options: &'a RestoreOptions,
 }
 
 enum Inputs {
@@ -167,18 +166,6 @@ fn follows(first: &DumpFile, second: &DumpFile) -> Result<(), DumpError> {
         return Err(DumpError::Invalid { detail });
     }
     joins(&name, base, end)
-}
-
-/// Whether what begins after `base` can go on from `end`. What overlaps is compared when it is read.
-fn joins(name: &str, base: Head, end: Head) -> Result<(), DumpError> {
-    let name = name.to_owned();
-    if base.position > end.position {
-        return Err(DumpError::Gap { name, begins: base, found: end });
-    }
-    if base.position == end.position && base != end {
-        return Err(DumpError::Fork { name, dump: base, there: end });
-    }
-    Ok(())
 }
 
 impl Place<'_> {
@@ -251,13 +238,13 @@ impl Place<'_> {
         }
         let files = self.files(inputs)?;
         let total: u64 = files.iter().map(|file| file.length).sum();
-        let mut run = Run::new(self, Some(log), clone, false);
-        run.files(&files, &mut |done| progress(done, Some(2 * total)))?;
-        let Some(log) = run.log.take() else { return Err(internal()) };
-        log.check_room(run.room)?;
-        let mut run = Run::new(self, Some(log), clone, true);
-        let restored = run.files(&files, &mut |done| progress(total + done, Some(2 * total)))?;
-        run.close()?;
+        let mut pass = Pass::new(self, Some(log), clone, false);
+        pass.files(&files, &mut |done| progress(done, Some(2 * total)))?;
+        let Some(log) = pass.log.take() else { return Err(internal()) };
+        log.check_room(pass.room)?;
+        let mut pass = Pass::new(self, Some(log), clone, true);
+        let restored = pass.files(&files, &mut |done| progress(total + done, Some(2 * total)))?;
+        pass.close()?;
         Ok(restored)
     }
 
@@ -279,9 +266,9 @@ impl Place<'_> {
         let restored = match inputs {
             // The chain of a clone begins with the digest of the state, which is at the end of the dump.
             Inputs::Stream(stream) if !(clone && header.has_state()) => {
-                let mut run = Run::new(self, None, clone.then(|| self.new_id()), true);
-                let restored = run.dump(stream.reader()?, None, &mut |done| progress(done, None))?;
-                run.close()?;
+                let mut pass = Pass::new(self, None, clone.then(|| self.new_id()), true);
+                let restored = pass.dump(stream.reader()?, None, &mut |done| progress(done, None))?;
+                pass.close()?;
                 restored
             }
             inputs => self.make_from_files(&self.files(inputs)?, header, clone, progress)?,
@@ -301,20 +288,20 @@ impl Place<'_> {
         if let Some(log) = self.interrupted(header, clone) {
             tracing::info!(head = %log.head().position, "an interrupted restore goes on");
             let (reached, clone) = (log.head().position, clone.then(|| log.id()));
-            let mut run = Run::new(self, Some(log), clone, true);
-            match run.files(files, &mut |done| progress(done, total)) {
+            let mut pass = Pass::new(self, Some(log), clone, true);
+            match pass.files(files, &mut |done| progress(done, total)) {
                 // One that went further than this dump was another restore.
                 Ok(restored) if restored.head.position >= reached => {
-                    run.close()?;
+                    pass.close()?;
                     return Ok(restored);
                 }
                 Ok(_) | Err(DumpError::Fork { .. } | DumpError::Gap { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        let mut run = Run::new(self, None, clone.then(|| self.new_id()), true);
-        let restored = run.files(files, &mut |done| progress(done, total))?;
-        run.close()?;
+        let mut pass = Pass::new(self, None, clone.then(|| self.new_id()), true);
+        let restored = pass.files(files, &mut |done| progress(done, total))?;
+        pass.close()?;
         Ok(restored)
     }
 
@@ -352,240 +339,4 @@ impl Place<'_> {
 
 fn clone_of_a_part() -> DumpError {
     DumpError::Invalid { detail: "a clone begins with a full dump or that of a state".to_owned() }
-}
-
-fn internal() -> DumpError {
-    DumpError::Invalid { detail: "the dump was read without a log".to_owned() }
-}
-
-/// One pass over all dumps.
-struct Run<'a> {
-    place: &'a Place<'a>,
-    /// None until the first dump has said how it begins.
-    log: Option<FileLog>,
-    /// The identity of the log when it is not that of the dumps.
-    clone: Option<LogId>,
-    /// Whether anything is written.
-    apply: bool,
-    /// How the log ended before this run.
-    there: Head,
-    /// The last state, in the history of the dumps and in that of the log.
-    source: Option<Head>,
-    own: Head,
-    base: Head,
-    snapshot: Option<SnapshotWriter>,
-    batch: Vec<Frame>,
-    batch_bytes: usize,
-    /// Bytes that what is missing takes in segments.
-    room: u64,
-    appended: u64,
-    read: u64,
-}
-
-impl<'a> Run<'a> {
-    fn new(place: &'a Place<'a>, log: Option<FileLog>, clone: Option<LogId>, apply: bool) -> Run<'a> {
-        let there = log.as_ref().map_or(Head::origin(LogId::default()), |log| log.head());
-        Run {
-            place,
-            log,
-            clone,
-            apply,
-            there,
-            source: None,
-            own: there,
-            base: there,
-            snapshot: None,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            room: 0,
-            appended: 0,
-            read: 0,
-        }
-    }
-
-    fn files(&mut self, files: &[DumpFile], progress: &mut dyn FnMut(u64)) -> Result<Restored, DumpError> {
-        let mut all: Option<Restored> = None;
-        for file in files {
-            let before = self.read;
-            let one = self.dump(file.reader()?, Some(file.trailer.state), &mut |done| progress(before + done))?;
-            self.read += one.bytes;
-            all = Some(match all {
-                None => one,
-                Some(all) => Restored {
-                    head: one.head,
-                    appended: one.appended,
-                    transactions: all.transactions + one.transactions,
-                    entries: all.entries + one.entries,
-                    bytes: all.bytes + one.bytes,
-                    ..all
-                },
-            });
-        }
-        all.ok_or_else(internal)
-    }
-
-    /// Reads one dump to its end. `state` is the digest of its state where that is known before.
-    fn dump(
-        &mut self,
-        mut reader: DumpReader,
-        state: Option<Digest>,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Restored, DumpError> {
-        let header = reader.header().clone();
-        let name = reader.name().to_owned();
-        match self.source {
-            None => self.begin(&header, state, &name)?,
-            Some(source) => joins(&name, header.base, source)?,
-        }
-        let mut seen = 0;
-        let summary = loop {
-            match reader.next()? {
-                Some(DumpItem::Entry(entry)) => {
-                    if let Some(snapshot) = &mut self.snapshot {
-                        snapshot.entry(&entry.key, entry.version, &entry.value)?;
-                    }
-                }
-                Some(DumpItem::Frame(frame, digest)) => {
-                    self.state_ends(&header, state, &name)?;
-                    self.frame(frame, &digest, &name)?;
-                }
-                None => match reader.summary() {
-                    Some(summary) => break summary,
-                    None => return Err(internal()),
-                },
-            }
-            if reader.offset() != seen {
-                seen = reader.offset();
-                progress(seen);
-            }
-        };
-        self.state_ends(&header, state, &name)?;
-        self.flush()?;
-        self.compare_end(&name)?;
-        let log_id = self.log.as_ref().map_or(header.log_id, |log| log.id());
-        Ok(Restored {
-            log_id,
-            kind: header.kind,
-            base: self.base,
-            head: self.own,
-            transactions: summary.transactions,
-            appended: self.appended,
-            entries: summary.entries,
-            bytes: summary.bytes,
-        })
-    }
-
-    /// Compares the beginning of the first dump with the log, or makes the log.
-    fn begin(&mut self, header: &DumpHeader, state: Option<Digest>, name: &str) -> Result<(), DumpError> {
-        self.own = match self.clone {
-            None => header.base,
-            Some(id) if header.base.position == Position::ZERO => Head::origin(id),
-            Some(id) => {
-                let Head { position, time, .. } = header.base;
-                let chain = Head::origin(id).chain.extend(position, time, &state.unwrap_or_default());
-                Head { position, time, chain }
-            }
-        };
-        self.base = self.own;
-        self.source = Some(header.base);
-        if let Some(log) = &self.log {
-            joins(name, self.own, self.there)?;
-            // What lies below the floor cannot be compared; what comes after it is.
-            if self.own.position >= log.floor() {
-                let there = log.head_at(self.own.position)?;
-                joins(name, self.own, there)?;
-            }
-            return Ok(());
-        }
-        let place = self.place;
-        let making = &place.making;
-        place.env.fs.remove_dir_all(making).on("remove an earlier restore", &making.display().to_string())?;
-        let id = self.clone.unwrap_or(header.log_id);
-        if header.has_state() {
-            let identity = (id, header.created);
-            let indexes = header.indexes.clone();
-            let writer = SnapshotWriter::create(place.env, &place.snapshot, identity, self.own, indexes)?;
-            self.snapshot = Some(writer);
-            return Ok(());
-        }
-        self.create(Birth { id, created: header.created, start: self.own, snapshot: None })
-    }
-
-    fn create(&mut self, birth: Birth) -> Result<(), DumpError> {
-        let Place { env, lock, making, options, .. } = self.place;
-        let log = FileLog::create_from(Env::clone(env), lock.clone(), making, options.settings.clone(), birth)?;
-        self.there = log.head();
-        self.log = Some(log);
-        Ok(())
-    }
-
-    /// All entries of the state were read: the log can be made with them.
-    fn state_ends(&mut self, header: &DumpHeader, state: Option<Digest>, name: &str) -> Result<(), DumpError> {
-        let Some(snapshot) = self.snapshot.take() else { return Ok(()) };
-        let (snapshot, summary) = snapshot.finish()?;
-        if self.clone.is_some() && Some(summary.state) != state {
-            return Err(corrupt(name, 0, header.base.position, "the state is not the one in the trailer"));
-        }
-        let snapshot = Some((snapshot, self.place.snapshot.clone()));
-        let id = self.clone.unwrap_or(header.log_id);
-        self.create(Birth { id, created: header.created, start: self.own, snapshot })
-    }
-
-    fn frame(&mut self, mut frame: Frame, digest: &Digest, name: &str) -> Result<(), DumpError> {
-        let head = Head { position: frame.position, time: frame.time, chain: frame.chain };
-        match self.source {
-            // Where two dumps overlap.
-            Some(source) if head.position <= source.position => {
-                return match head.position == source.position && head != source {
-                    true => Err(DumpError::Fork { name: name.to_owned(), dump: head, there: source }),
-                    false => Ok(()),
-                };
-            }
-            _ => self.source = Some(head),
-        }
-        if self.clone.is_some() {
-            frame.chain = self.own.chain.extend(frame.position, frame.time, digest);
-        }
-        self.own = Head { chain: frame.chain, ..head };
-        if frame.position > self.there.position {
-            self.room += frame_room(frame.payload.len());
-            self.appended += 1;
-            if self.apply {
-                self.batch_bytes += frame.payload.len();
-                self.batch.push(frame);
-                if self.batch_bytes >= BATCH_BYTES {
-                    self.flush()?;
-                }
-            }
-        } else if frame.position == self.there.position && self.own != self.there {
-            return Err(DumpError::Fork { name: name.to_owned(), dump: self.own, there: self.there });
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), DumpError> {
-        if let (Some(log), Some(first)) = (&self.log, self.batch.first()) {
-            log.append_frames(first.position.previous(), &self.batch)?;
-            self.batch.clear();
-            self.batch_bytes = 0;
-        }
-        Ok(())
-    }
-
-    /// A dump that ends below the end of the log is a part of it, or it is not.
-    fn compare_end(&self, name: &str) -> Result<(), DumpError> {
-        let Some(log) = self.log.as_ref().filter(|_| self.own.position < self.there.position) else { return Ok(()) };
-        let there = log.head_at(self.own.position)?;
-        match there == self.own {
-            true => Ok(()),
-            false => Err(DumpError::Fork { name: name.to_owned(), dump: self.own, there }),
-        }
-    }
-
-    /// Makes everything durable, and closes the log.
-    fn close(self) -> Result<(), DumpError> {
-        let Some(log) = self.log else { return Err(internal()) };
-        log.close()?;
-        Ok(())
-    }
 }

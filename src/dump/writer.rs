@@ -74,8 +74,8 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
         let thread = thread.spawn(move || {
             for (kind, block) in blocks {
                 output.block(kind, &block)?;
-                // Nobody needs it any more when the writer is gone.
-                let _ = used.send(block);
+                // There are enough of them when this does not find room, and never a reason to wait for it.
+                let _ = used.try_send(block);
             }
             Ok(output)
         });

@@ -125,6 +125,22 @@ pub enum Event {
 }
 
 impl Event {
+    /// The names of all kinds, as [`Event::kind_name`] gives them.
+    pub const KIND_NAMES: [&str; 12] = [
+        "set",
+        "delete",
+        "delete_range",
+        "restore_range",
+        "erased",
+        "requests_expired",
+        "mark_set",
+        "mark_deleted",
+        "cursor_set",
+        "cursor_deleted",
+        "redacted",
+        "unknown",
+    ];
+
     /// The name of the kind, as the command line prints it.
     pub fn kind_name(&self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@
 mod append;
 mod apply;
 mod archive;
+mod copy;
 mod creation;
 #[cfg(test)]
 mod damage;
@@ -16,17 +17,24 @@ mod manifest;
 mod reader;
 mod recovery;
 mod redact;
+mod repair;
+#[cfg(test)]
+mod repairs;
 mod rotation;
+mod salvage;
+mod scrub;
 mod segment;
 mod settings;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod trim;
 mod verify;
+mod walk;
 mod window;
 mod writer;
 
@@ -37,16 +45,21 @@ use std::path::Path;
 pub(crate) use append::frame_room;
 pub use archive::verify_archive;
 use bytes::Bytes;
+pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;
 pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
 pub use redact::Erase;
+pub use repair::FrameRepair;
+pub use salvage::Piece;
+pub use scrub::{Scrubbed, Scrubber};
 pub use segment::SegmentId;
 pub use settings::{DirLock, LogSettings};
 pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
+pub use survey::{Survey, survey};
 use tokio::sync::watch;
 pub use trim::Removable;
 pub use verify::{Verification, verify};

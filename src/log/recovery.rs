@@ -222,15 +222,27 @@ fn examine(reader: &mut SegmentReader, before: Head) -> Result<Examined, LogErro
 pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<Plan, LogError> {
     let span = tracing::info_span!("recovery", path = %dir.display());
     let _entered = span.enter();
-    let fs = env.fs.as_ref();
-    let loaded = manifest::load(fs, dir)?;
+    let plan = plan_from(env, dir, known, manifest::load(env.fs.as_ref(), dir)?)?;
+    for step in plan.steps() {
+        tracing::info!(step, "recovery planned");
+    }
+    Ok(plan)
+}
+
+/// [`plan`] with a manifest at hand.
+pub(super) fn plan_from(
+    env: &Env,
+    dir: &Path,
+    known: Option<(LogId, Position)>,
+    loaded: Loaded,
+) -> Result<Plan, LogError> {
     let source = Source::new(env.fs.clone(), dir);
     let mut manifest = loaded.manifest.clone();
     // Another log's state says nothing about this one.
     let known = known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, position)| position);
     let mut problems = Vec::new();
     if let Some(snapshot) = &manifest.snapshot
-        && let Err(error) = snapshot.open(fs, dir)
+        && let Err(error) = snapshot.open(env.fs.as_ref(), dir)
     {
         problems.push(Problem::from_error(error)?);
     }
@@ -312,9 +324,6 @@ pub fn plan(env: &Env, dir: &Path, known: Option<(LogId, Position)>) -> Result<P
     };
     if let Some((mut reader, examined)) = examined {
         plan.judge(&mut reader, &examined, promise, files.iter().next_back().copied())?;
-    }
-    for step in plan.steps() {
-        tracing::info!(step, "recovery planned");
     }
     Ok(plan)
 }

@@ -4,7 +4,7 @@
 //! never get more. Checks density, recorded time and the frame's own proofs on the way, the chain too
 //! when asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,22 +31,49 @@ pub enum Check {
     Chain,
 }
 
+/// How many places where readers stopped are remembered: as many followers go on without reading anything in vain.
+const STOPS_MAX: usize = 64;
+
 /// Places passed by writer and readers, so that reading from a position need not start at its segment's
 /// beginning. About 60 MB for a log of 1 TB that was read from end to end.
 #[derive(Debug, Default)]
-pub(super) struct Milestones(Mutex<BTreeMap<(SegmentId, u32, Position), u64>>);
+pub(super) struct Milestones {
+    places: Mutex<BTreeMap<Place, u64>>,
+    /// Where readers stopped last, the newest behind: who follows the log goes on exactly there.
+    stops: Mutex<VecDeque<(Place, u64)>>,
+}
+
+/// A position in a segment's file of a revision.
+type Place = (SegmentId, u32, Position);
 
 impl Milestones {
     /// The last known place at or before `position`.
-    pub fn before(&self, entry: &SegmentEntry, position: Position) -> Option<(Position, u64)> {
-        let (places, file) = (self.0.lock(), (entry.id, entry.revision));
-        let passed = places.range((file.0, file.1, Position::ZERO)..=(file.0, file.1, position));
-        passed.last().map(|(&(_, _, at), &offset)| (at, offset))
+    pub fn before(&self, (id, revision): (SegmentId, u32), position: Position) -> Option<(Position, u64)> {
+        let range = (id, revision, Position::ZERO)..=(id, revision, position);
+        let places = self.places.lock();
+        let place = places.range(range.clone()).next_back().map(|(&(_, _, at), &offset)| (at, offset));
+        drop(places);
+        let stops = self.stops.lock();
+        let before = stops.iter().filter(|(stop, _)| range.contains(stop));
+        before.map(|&((_, _, at), offset)| (at, offset)).chain(place).max()
+    }
+
+    /// Remembers that a reader stopped before `position`, which begins at `offset` or will.
+    pub fn stop(&self, (id, revision): (SegmentId, u32), position: Position, offset: u64) {
+        let stop = ((id, revision, position), offset);
+        let mut stops = self.stops.lock();
+        if stops.contains(&stop) {
+            return;
+        }
+        if stops.len() == STOPS_MAX {
+            stops.pop_front();
+        }
+        stops.push_back(stop);
     }
 
     /// Remembers that `position` begins at `offset`.
     pub fn pass(&self, (id, revision): (SegmentId, u32), position: Position, offset: u64) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         let passed = places.range((id, revision, Position::ZERO)..=(id, revision, position));
         let near = passed.last().map_or(FRAMES_AT, |(_, &near)| near);
         if offset >= near + MILESTONE_BYTES {
@@ -56,8 +83,9 @@ impl Milestones {
 
     /// Forgets segments below `id`.
     pub fn trim(&self, id: SegmentId) {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         *places = places.split_off(&(id, 0, Position::ZERO));
+        self.stops.lock().retain(|((segment, ..), _)| *segment >= id);
     }
 }
 
@@ -244,7 +272,7 @@ impl FrameStream {
         let (file, _) = opened.map_err(|error| self.source.trimmed(position).unwrap_or(error))?;
         let reader = SegmentReader::new(file, self.source.path(&entry), entry.tag)?;
         let milestone = match self.check {
-            Check::Order => self.source.milestones.before(&entry, position),
+            Check::Order => self.source.milestones.before((entry.id, entry.revision), position),
             Check::Chain => None,
         };
         match milestone {
@@ -270,6 +298,15 @@ impl Iterator for FrameStream {
         let next = self.advance().transpose();
         self.ended = !matches!(next, Some(Ok(_)));
         next
+    }
+}
+
+impl Drop for FrameStream {
+    fn drop(&mut self) {
+        if let Some((index, _, offset)) = &self.current {
+            let entry = &self.manifest.segments[*index];
+            self.source.milestones.stop((entry.id, entry.revision), self.head.position.next(), *offset);
+        }
     }
 }
 
@@ -327,5 +364,44 @@ pub(super) fn head_at(
     match FrameStream::new(source.clone(), manifest.clone(), position, position, Check::Order)?.next() {
         Some(frame) => frame.map(|frame| Head { position, time: frame.time, chain: frame.chain }),
         None => Err(LogError::AboveHead { position, head: to }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_begins_at_the_nearest_place_that_is_known() {
+        let (one, two) = ((SegmentId(1), 0), (SegmentId(2), 0));
+        let milestones = Milestones::default();
+        assert_eq!(milestones.before(one, Position(9)), None);
+        milestones.pass(one, Position(5), FRAMES_AT + MILESTONE_BYTES);
+        milestones.stop(one, Position(3), 300);
+        milestones.stop(one, Position(7), 700);
+        milestones.stop(two, Position(8), 64);
+        for (position, place) in [(2, None), (4, Some(3)), (6, Some(5)), (7, Some(7)), (99, Some(7))] {
+            let found = milestones.before(one, Position(position)).map(|(at, _)| at.0);
+            assert_eq!(found, place, "{position}");
+        }
+        assert_eq!(milestones.before(one, Position(8)), Some((Position(7), 700)));
+        milestones.trim(two.0);
+        assert_eq!(milestones.before(one, Position(99)), None);
+        assert_eq!(milestones.before(two, Position(99)), Some((Position(8), 64)));
+    }
+
+    #[test]
+    fn stops_are_bounded_and_the_newest_stay() {
+        let milestones = Milestones::default();
+        for round in 0..3 {
+            for n in 0..STOPS_MAX as u64 {
+                milestones.stop((SegmentId(1), 0), Position(n + 10), n);
+            }
+            assert_eq!(milestones.stops.lock().len(), STOPS_MAX, "{round}");
+        }
+        milestones.stop((SegmentId(1), 0), Position(1000), 1000);
+        assert_eq!(milestones.stops.lock().len(), STOPS_MAX);
+        assert_eq!(milestones.before((SegmentId(1), 0), Position(10)), None);
+        assert_eq!(milestones.before((SegmentId(1), 0), Position(1000)), Some((Position(1000), 1000)));
     }
 }

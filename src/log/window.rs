@@ -85,7 +85,7 @@ pub(super) struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Over a file whose header was checked.
+    /// Over a file whose header was checked. A `tag` of 0, which no segment has, takes that of the first whole frame met.
     pub fn new(file: Box<dyn File>, path: PathBuf, tag: u64) -> Result<SegmentReader, LogError> {
         let size = file.len().at("read the segment", &path)?;
         Ok(SegmentReader { file, path, tag, size, window: Bytes::new(), window_at: 0 })
@@ -115,7 +115,7 @@ impl SegmentReader {
         if header.offset != offset {
             return Ok(Slot::Other("a frame of another offset"));
         }
-        if header.tag != self.tag {
+        if header.tag != self.tag && self.tag != 0 {
             return Ok(Slot::Other("a frame of another segment"));
         }
         let frame_bytes = header.frame_bytes();
@@ -125,6 +125,8 @@ impl SegmentReader {
         if !frame_checksum_holds(frame) {
             return Ok(Slot::Other("wrong checksum"));
         }
+        // Where no header says which segment this is, the first whole frame does.
+        self.tag = header.tag;
         let start = (offset - self.window_at) as usize + FRAME_HEADER_BYTES;
         let body = self.window.slice(start..start + header.body_len as usize);
         Ok(Slot::Frame(RawFrame { header, body }))

@@ -5,8 +5,8 @@
 use std::io::{BufWriter, Write};
 
 use super::{ExportHeader, Header, WriteError, Writer, rfc3339_seconds};
-use crate::store::Reader;
-use crate::types::{Result, Slice, Timestamp};
+use crate::store::{BesideReader, BesideStream, EntryStream, Reader};
+use crate::types::{Entry, Result, Slice, Timestamp};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Entries between two calls of the progress.
@@ -45,6 +45,53 @@ pub struct RefusedEntry {
     pub reason: String,
 }
 
+/// What can be exported: a state at one position, in this process or beside the one that has the store open.
+pub trait ExportSource: Sync {
+    /// The entry of a key.
+    fn entry(&self, partition: &[u8], key: &[u8]) -> impl Future<Output = Result<Option<Entry>>> + Send;
+
+    /// Every entry in order; of the store's own partitions only with `internal`.
+    fn entries(&self, internal: bool) -> impl Future<Output = Result<ExportEntries>> + Send;
+}
+
+/// The entries of an [`ExportSource`].
+#[derive(Debug)]
+pub enum ExportEntries {
+    /// Of a reader.
+    Own(EntryStream),
+    /// From another process.
+    Beside(BesideStream<Entry>),
+}
+
+impl ExportEntries {
+    async fn next(&mut self) -> Option<Result<Entry>> {
+        match self {
+            ExportEntries::Own(entries) => entries.next().await,
+            ExportEntries::Beside(entries) => entries.next().await,
+        }
+    }
+}
+
+impl ExportSource for Reader {
+    async fn entry(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
+        self.get(partition, key).await
+    }
+
+    async fn entries(&self, internal: bool) -> Result<ExportEntries> {
+        Ok(ExportEntries::Own(self.scan_all(internal)))
+    }
+}
+
+impl ExportSource for BesideReader {
+    async fn entry(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
+        self.get(partition, key).await
+    }
+
+    async fn entries(&self, internal: bool) -> Result<ExportEntries> {
+        self.scan_all(internal).await.map(ExportEntries::Beside)
+    }
+}
+
 /// Writes every entry that the reader sees; those of the store's own partitions only with `internal`.
 ///
 /// `created` stands in the file as the time it was made. The header of a newline-delimited export
@@ -57,7 +104,7 @@ pub struct RefusedEntry {
 /// # Errors
 /// `unavailable` when writing fails, those of [`Reader::scan_all`]. What was written by then is no whole file.
 pub async fn export(
-    reader: &Reader,
+    reader: &impl ExportSource,
     out: impl Write + Send,
     format: ExportFormat,
     internal: bool,
@@ -76,7 +123,7 @@ pub async fn export(
     };
     let mut writer = Writer::new(BufWriter::with_capacity(BUFFER_BYTES, out), &header)?;
     let mut report = ExportReport::default();
-    let mut entries = reader.scan_all(internal);
+    let mut entries = reader.entries(internal).await?;
     while let Some(entry) = entries.next().await {
         let entry = entry?;
         let (partition, key): (Vec<u8>, Slice) = (entry.partition(), entry.key());
@@ -101,12 +148,12 @@ pub async fn export(
     Ok(report)
 }
 
-async fn text(reader: &Reader, partition: &[u8], key: &[u8]) -> Result<Option<String>> {
-    let found = reader.get(partition, key).await?;
+async fn text(reader: &impl ExportSource, partition: &[u8], key: &[u8]) -> Result<Option<String>> {
+    let found = reader.entry(partition, key).await?;
     Ok(found.and_then(|entry| String::from_utf8(entry.value.to_vec()).ok()))
 }
 
-async fn schema_version(reader: &Reader) -> Result<i64> {
+async fn schema_version(reader: &impl ExportSource) -> Result<i64> {
     let version = text(reader, b"kv-internal-metadata", b"kv/schema/version").await?;
     Ok(version.and_then(|version| version.trim().parse().ok()).unwrap_or_default())
 }

@@ -16,7 +16,7 @@ mod tests;
 mod write;
 
 pub use error::{ReadError, Refusal, RefusalReason, WriteError};
-pub use export::{ExportFormat, ExportReport, RefusedEntry, export};
+pub use export::{ExportEntries, ExportFormat, ExportReport, ExportSource, RefusedEntry, export};
 pub use import::{ImportOptions, ImportReport, RefusedRecord, import};
 pub use read::{ExportHeader, Header, Record, read};
 pub use write::{Writer, rfc3339_seconds};

@@ -19,6 +19,7 @@ pub struct Builder {
     pub(super) env: Env,
     pub(super) backend: Option<Arc<dyn Backend>>,
     pub(super) indexes: IndexSet,
+    pub(super) serves_readers: bool,
 }
 
 impl Builder {
@@ -29,6 +30,7 @@ impl Builder {
             env: Env::os(),
             backend: None,
             indexes: IndexSet::built_in(),
+            serves_readers: true,
         }
     }
 
@@ -51,6 +53,16 @@ impl Builder {
     #[must_use]
     pub fn with_env(mut self, env: Env) -> Builder {
         self.env = env;
+        // Files that are elsewhere have no place for a socket.
+        self.serves_readers = false;
+        self
+    }
+
+    /// Whether other processes may read through a socket in the store's directory while this one has it open
+    /// ([`BesideReader`](super::BesideReader)). Default true; false once [`Builder::with_env`] was called.
+    #[must_use]
+    pub fn serve_readers(mut self, serve: bool) -> Builder {
+        self.serves_readers = serve;
         self
     }
 

@@ -150,7 +150,9 @@ impl Committer {
         for submission in self.lanes.take_all() {
             refuse(submission.reply, Refusal::Failed(closed()));
         }
-        self.sync().map(|_| ())
+        let synced = self.sync().map(|_| ());
+        self.shared.ended.send_replace(true);
+        synced
     }
 
     /// Validates one transaction and puts it into the batch, or answers it.
@@ -348,6 +350,13 @@ impl Committer {
             // The log is latched: every later call says so to whom it concerns.
             tracing::error!(error = %error.report(), "sync failed");
         }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        // Also when its thread panics: who follows the log waits for nothing.
+        self.shared.ended.send_replace(true);
     }
 }
 

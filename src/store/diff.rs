@@ -69,6 +69,11 @@ impl<'a> DiffOptions<'a> {
         self
     }
 
+    /// The partition and the prefix.
+    pub(super) fn scope(&self) -> Option<(&'a [u8], &'a [u8])> {
+        self.partition
+    }
+
     /// Encoded `from <= key < to`.
     fn bounds(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let Some((partition, prefix)) = self.partition else { return Ok((vec![OWN_PARTITION_BYTE + 1], Vec::new())) };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use super::lane::LaneId;
+use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
 use crate::env::Env;
@@ -45,12 +46,21 @@ pub(crate) struct Shared {
     pub checkpoint_failure: Mutex<Option<String>>,
     /// Held by the one who runs a checkpoint.
     pub checkpointing: tokio::sync::Mutex<()>,
+    /// Whether checkpoints keep a history: as the settings say, but while the log is replayed whenever the base has one, since
+    /// a range restore reads it.
+    pub keeps_history: AtomicBool,
     /// Set when no more writes are taken.
     pub closing: AtomicBool,
+    /// Becomes true when nothing more will be synced: the committer has ended, after its last sync.
+    pub ended: watch::Sender<bool>,
+    /// The socket that readers in other processes ask.
+    pub socket: Mutex<Option<PathBuf>>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
-    /// The directory of the log, where its snapshots lie.
+    /// The log's directory, where its snapshots lie.
     pub log_dir: PathBuf,
+    /// What the scrub did and found.
+    pub scrub: Mutex<ScrubReport>,
     /// Held by the one who trims.
     pub trimming: tokio::sync::Mutex<()>,
     /// Held for reading by whoever writes down a position that others are to find readable, from the check until that is
@@ -165,7 +175,7 @@ impl Shared {
 
     /// Where the history begins that the next checkpoint keeps.
     pub fn history(&self) -> Option<Position> {
-        self.settings.history.then(|| self.log.floor())
+        self.keeps_history.load(Ordering::Acquire).then(|| self.log.floor())
     }
 
     /// What the next checkpoint is stamped with.

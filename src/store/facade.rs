@@ -70,6 +70,15 @@ impl Store {
         Store { shared, threads: Arc::new(threads) }
     }
 
+    /// A further handle.
+    pub(super) fn from_parts(shared: Arc<Shared>, threads: Arc<Threads>) -> Store {
+        Store { shared, threads }
+    }
+
+    pub(super) fn threads(&self) -> &Arc<Threads> {
+        &self.threads
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -319,6 +328,10 @@ impl Store {
         tokio::task::spawn_blocking(move || threads.join()).await.map_err(|_| closed())?;
         // A checkpoint that a caller asked for may still write to the base: the directory is not free before.
         let _checkpointing = self.shared.checkpointing.lock().await;
+        if let Some(socket) = self.shared.socket.lock().take() {
+            // Before the next opener may make its own; who asks it finds out that nobody answers.
+            let _ = std::fs::remove_file(socket);
+        }
         let closed = self.shared.log.close();
         self.shared.view.close();
         done?;

@@ -68,6 +68,11 @@ impl Reader {
         Ok(History::new(self, &key, end))
     }
 
+    /// The same of encoded `from <= key < to`.
+    pub(super) fn history_encoded(&self, from: &[u8], to: Vec<u8>) -> History {
+        History::new(self, from, to)
+    }
+
     /// The same of all keys of a partition that begin with a prefix, key by key in order.
     pub fn history_of(&self, partition: &[u8], prefix: &[u8]) -> Result<History> {
         check_partition(partition)?;

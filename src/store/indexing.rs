@@ -46,10 +46,10 @@ pub(crate) fn all_known(indexes: &IndexSet, stamped: &[ProjectionVersion]) -> bo
     })
 }
 
-/// The indexes that the store holds whole, as a dump of its state names them.
-pub(crate) fn whole(shared: &Shared) -> Vec<DumpedIndex> {
+/// The indexes that the store holds whole at a position, as a dump of its state names them.
+pub(crate) fn whole(shared: &Shared, at: Position) -> Vec<DumpedIndex> {
     let built = shared.built.lock();
-    let whole = built.iter().filter(|projection| !projection.name.starts_with(BUILDING));
+    let whole = built.iter().filter(|index| !index.name.starts_with(BUILDING) && index.since <= at);
     whole.map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version }).collect()
 }
 

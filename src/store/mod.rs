@@ -4,13 +4,17 @@
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
 mod batch;
+mod beside;
 mod builder;
 mod checkpoint;
 mod committer;
 mod context;
+mod cursors;
 mod diff;
 mod engine;
 mod facade;
+mod feed;
+mod filter;
 mod history;
 mod indexing;
 mod lane;
@@ -27,11 +31,13 @@ mod requests;
 mod restoring;
 mod retention;
 mod rewind;
+mod scrub;
 mod seed;
 mod settings;
 mod snapshot;
 mod stats;
 mod submission;
+mod subscribe;
 mod threads;
 mod transaction;
 mod trim;
@@ -39,6 +45,10 @@ mod undo;
 
 #[cfg(test)]
 mod dumps;
+#[cfg(test)]
+mod feed_model;
+#[cfg(test)]
+mod feed_tests;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
@@ -57,10 +67,14 @@ mod tests;
 mod trims;
 
 pub use batch::{Batch, Predicate};
+pub use beside::{BesideReader, BesideStream};
 pub use builder::Builder;
 pub use context::{Context, RequestId};
+pub use cursors::Cursor;
 pub use diff::{DiffOptions, Difference, Differences};
 pub use facade::{Committed, Store};
+pub use feed::{Delivered, Delivery};
+pub use filter::Filter;
 pub use history::{History, Origin, Version};
 pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
@@ -70,9 +84,11 @@ pub use redact::{Redact, RedactOptions, Redacted};
 pub(crate) use replay::rebuild;
 pub use retention::Retention;
 pub use rewind::Rewound;
+pub use scrub::{ScrubDamage, ScrubReport};
 pub(crate) use seed::seed;
 pub use settings::{Durability, Settings};
 pub use stats::Stats;
+pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};
 pub use trim::{TrimOptions, Trimmed};
 pub use undo::{Dependent, Undo};

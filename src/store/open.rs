@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
+use super::beside;
 use super::builder::Builder;
 use super::checkpoint::write_frozen;
 use super::committer::Committer;
@@ -16,10 +17,12 @@ use super::engine::{Shared, room_units};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
+use super::scrub::ScrubReport;
 use super::seed::seed;
 use super::threads::Threads;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, create_dir_durably};
+use crate::event::{Event, Transaction};
 use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
 use crate::projection::{Pins, View};
 use crate::types::{Error, ErrorKind, Position, Result, Stamp};
@@ -49,6 +52,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> {
     let handle = Handle::current();
     let runtime = handle.clone();
+    let (serves, dir) = (builder.serves_readers, builder.dir.clone());
     let opened = tokio::task::spawn_blocking(move || runtime.block_on(open_stepped(builder, existing)))
         .await
         .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
@@ -58,6 +62,12 @@ pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> 
         tracing::warn!(error = %error.report(), "a redaction that was interrupted is not done yet; it is tried again");
     }
     store.start_chores(&handle);
+    if serves {
+        match beside::listen(&dir, store.shared(), store.threads(), &handle) {
+            Ok(socket) => *store.shared().socket.lock() = Some(socket),
+            Err(error) => tracing::warn!(%error, "other processes cannot read beside this one"),
+        }
+    }
     Ok(store)
 }
 
@@ -83,6 +93,12 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
             Position::ZERO
         }
     };
+    let mut keeps_history = stamp.as_ref().is_none_or(|stamp| stamp.history.is_some()) || trusted == Position::ZERO;
+    if !keeps_history && restores_follow(&log, trusted)? {
+        tracing::info!("what follows the checkpoint restores ranges, and it keeps no history; it is rebuilt with one");
+        base.clear().await?;
+        (trusted, keeps_history) = (Position::ZERO, true);
+    }
     // A base that is made now is made from what the log has, so nothing is in it that is not in the log.
     let redaction = match &stamp {
         Some(stamp) if trusted > Position::ZERO => stamp.redaction,
@@ -91,13 +107,11 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
         let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
-        let history = builder.settings.history.then_some(snapshot.head.position);
-        stamped = Some(
-            seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), history, log.redaction()).await?,
-        );
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), log.redaction()).await?);
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
+    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
         room: Arc::new(Semaphore::new(room_units(&builder.settings))),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
@@ -112,9 +126,13 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         log_bytes: AtomicU64::new(0),
         checkpoint_failure: Mutex::new(None),
         checkpointing: tokio::sync::Mutex::new(()),
+        keeps_history: AtomicBool::new(keeps_history),
         closing: AtomicBool::new(false),
+        socket: Mutex::new(None),
+        ended: watch::Sender::new(false),
         lanes: AtomicU64::new(0),
         log_dir: builder.dir.join(LOG_DIR),
+        scrub,
         trimming: tokio::sync::Mutex::new(()),
         floor_gate: tokio::sync::RwLock::new(()),
         floor_asked: AtomicU64::new(0),
@@ -125,6 +143,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         redactions: AtomicBool::new(true),
     });
     replay(&shared, trusted).await?;
+    shared.keeps_history.store(shared.settings.history, Ordering::Release);
     let committer = Committer::new(shared.clone(), commands);
     Ok(Opened { shared, committer })
 }
@@ -228,6 +247,20 @@ fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
         return Ok(false);
     }
     Ok(stamp.position > Position::ZERO && log.head_at(stamp.position)?.chain == stamp.chain)
+}
+
+/// Whether a transaction above `from` restores a range.
+fn restores_follow(log: &FileLog, from: Position) -> Result<bool> {
+    if from >= log.head().position {
+        return Ok(false);
+    }
+    for frame in log.read(from.next())? {
+        let transaction = Transaction::decode(frame?.payload)?;
+        if transaction.events.iter().any(|event| matches!(event, Event::RestoreRange { .. })) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Applies every transaction above `from` and publishes the head.

@@ -134,6 +134,11 @@ impl Reader {
         Ok(keys)
     }
 
+    /// Entries with encoded `from <= key < to`.
+    pub(super) fn scan_encoded(&self, from: &[u8], to: Vec<u8>, limit: usize) -> EntryStream {
+        self.stream(from, to, 0, None, limit)
+    }
+
     fn stream(&self, from: &[u8], to: Vec<u8>, batch: usize, key_start: Option<usize>, limit: usize) -> EntryStream {
         let scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), from, to, batch);
         let partition = key_start.map(|start| from.get(..start).unwrap_or_default().to_vec());

@@ -458,12 +458,13 @@ async fn rebuild_base(shared: &Arc<Shared>, redaction: Position) -> Result<()> {
         (layers.base().clone(), layers.base_position())
     };
     base.clear().await?;
-    let (log, history) = (&shared.log, shared.history());
+    // With a history whatever the settings say: range restores read it. The next checkpoint goes by the settings.
+    let (log, history) = (&shared.log, Some(shared.log.floor()));
     let mut from = Position::ZERO;
     let mut held = None;
     if let Some(snapshot) = log.snapshot() {
         let (env, dir, indexes) = (&shared.env, &shared.log_dir, &shared.indexes);
-        held = Some(seed(env, dir, log.id(), &snapshot, indexes, base.as_ref(), history, redaction).await?);
+        held = Some(seed(env, dir, log.id(), &snapshot, indexes, base.as_ref(), redaction).await?);
         from = snapshot.head.position;
     }
     let built = indexing::projections(&shared.indexes, held.as_deref());
@@ -492,9 +493,7 @@ async fn rebuild_base(shared: &Arc<Shared>, redaction: Position) -> Result<()> {
                 history,
                 redaction,
             };
-            let keep = shared.view.pins().pinned(position);
-            let kept = if history.is_some() { Keep::All } else { Keep::Seen(keep.clone()) };
-            base.write(&stamp, &keep, changes(table, kept)).await?;
+            base.write(&stamp, &[], changes(table, Keep::All)).await?;
             view.rest_on(position);
         }
     }

@@ -9,7 +9,7 @@ use crate::backends::{Backend as _, MemoryBackend};
 use crate::dump::{DumpOptions, SnapshotReader, dump};
 use crate::env::Fs as _;
 use crate::env::sim::{Keep, SimWorld};
-use crate::log::{Check, Log as _, LogFiles, Proof};
+use crate::log::{Check, LogFiles, Proof};
 use crate::types::{Entry, ErrorKind, Key, Position, Result};
 
 const LOG: &str = "/store/log";
@@ -213,8 +213,9 @@ async fn a_key_is_erased_from_everything_and_nothing_else_is() {
     store.write(me(), Batch::new().set(b"p", b"k", b"new")).await.unwrap();
     assert_eq!(&get(&store, 19).await.unwrap().unwrap().value[..], b"new");
     store.close().await.unwrap();
-    check(&world, &world.open().await, &expected, Position(18)).await;
-    world.world.fs.kill();
+    let store = world.open().await;
+    check(&world, &store, &expected, Position(18)).await;
+    store.close().await.unwrap();
     let store = world.open_without_base().await;
     store.checkpoint().await.unwrap();
     check(&world, &store, &expected, Position(18)).await;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::backends::{Backend, BackendError};
 use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError};
@@ -15,18 +17,7 @@ use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, LogId, Position, Resu
 /// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
 pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) -> Result<()> {
     let Frame { position, time, payload, .. } = frame;
-    let transaction = Transaction::decode(payload).map_err(|error| {
-        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
-        Error::new(ErrorKind::Corrupt, message).with_source(error)
-    })?;
-    if let Some(event) = transaction.unsupported() {
-        let message = format!(
-            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
-            event.kind,
-            event.minimum_reader_version()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
+    let transaction = decode(position, payload)?;
     let restored = restored(view, &transaction.events).await?;
     let mut set = project_events(&transaction.events, restored);
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
@@ -43,6 +34,25 @@ pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) ->
     }
     view.layers().active().insert(position, &set);
     Ok(())
+}
+
+/// What a frame's payload says, as far as this version understands it.
+///
+/// Errors: as [`apply`].
+pub(crate) fn decode(position: Position, payload: Bytes) -> Result<Transaction> {
+    let transaction = Transaction::decode(payload).map_err(|error| {
+        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })?;
+    if let Some(event) = transaction.unsupported() {
+        let message = format!(
+            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
+            event.kind,
+            event.minimum_reader_version()
+        );
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    Ok(transaction)
 }
 
 /// What the range restores among the events bring: the base keeps the history while it is replayed.
@@ -97,7 +107,7 @@ pub(crate) async fn rebuild(
             position,
             chain,
             projections: indexes.versions(),
-            history: Some(Position::ZERO),
+            history: Some(from),
             redaction: Position::ZERO,
         };
         base.write(&stamp, &[], changes(table, Keep::All)).await?;

@@ -16,7 +16,7 @@ use crate::projection::{INDEX_PARTITIONS, IndexSet};
 use crate::types::{Error, ErrorKind, LogId, Position, ProjectionVersion, Result, Slice, Stamp};
 
 /// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it and with the
-/// beginning of a history, if one is to be kept, and the last redaction of which nothing is in the snapshot. Gives the indexes that the base then holds
+/// beginning of a history, and the last redaction of which nothing is in the snapshot. Gives the indexes that the base then holds
 /// whole: entries of indexes that this program does not keep up are left out, since they would go stale unseen.
 ///
 /// Errors: `corrupt` when the snapshot is not what the log says; those of the base.
@@ -27,7 +27,6 @@ pub(crate) async fn seed(
     snapshot: &Snapshot,
     indexes: &IndexSet,
     base: &dyn Backend,
-    history: Option<Position>,
     redaction: Position,
 ) -> Result<Vec<ProjectionVersion>> {
     let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
@@ -38,6 +37,7 @@ pub(crate) async fn seed(
         projections.clear();
     }
     let Head { position, chain, .. } = snapshot.head;
+    let history = Some(position);
     let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections, history, redaction };
     // A backend has no words for what is wrong with where its changes come from.
     let failure = Arc::new(Mutex::new(None::<DumpError>));
@@ -82,8 +82,8 @@ impl Store {
         compress: bool,
     ) -> Result<(W, DumpSummary)> {
         let shared = self.shared();
-        let indexes = indexing::whole(shared);
         let reader = self.reader();
+        let indexes = indexing::whole(shared, reader.position());
         // In every setting, what is dumped is durable.
         self.sync().await?;
         if reader.position() == Position::ZERO {

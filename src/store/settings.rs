@@ -46,6 +46,11 @@ pub struct Settings {
     pub archive: Option<PathBuf>,
     /// Cache of the embedded base, in bytes. Default 64 MiB.
     pub cache_bytes: u64,
+    /// How fast sealed segments are read again in the background to find damage, in bytes per second. Default 8 MiB;
+    /// 0 never does it.
+    pub scrub_bytes_per_second: u64,
+    /// Pause between two such passes over the whole log, in hours. Default 168 (7 days); at least 1.
+    pub scrub_interval_hours: u32,
 }
 
 impl Default for Settings {
@@ -65,6 +70,8 @@ impl Default for Settings {
             retention: Retention::Never,
             archive: None,
             cache_bytes: 64 << 20,
+            scrub_bytes_per_second: 8 << 20,
+            scrub_interval_hours: 7 * 24,
         }
     }
 }
@@ -116,6 +123,9 @@ impl Settings {
         }
         if matches!(self.retention, Retention::Days(0) | Retention::Bytes(0)) {
             return invalid("retention=`0`; keep something".to_owned());
+        }
+        if self.scrub_interval_hours == 0 {
+            return invalid("scrub_interval_hours=`0`; to have no scrub set scrub_bytes_per_second to 0".to_owned());
         }
         if self.checkpoint_log_bytes == 0 {
             return invalid("checkpoint_log_bytes=`0`".to_owned());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::facade::Store;
+use super::scrub::ScrubReport;
 use crate::types::{LogId, Position, Result};
 
 /// Figures of an open store.
@@ -24,6 +25,8 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// Bytes of the base on disk.
     pub base_bytes: u64,
+    /// What the scrub did and found.
+    pub scrub: ScrubReport,
 }
 
 impl Store {
@@ -47,6 +50,7 @@ impl Store {
             partitions,
             memory_bytes: layers.bytes() as u64 + usage.memory_bytes,
             base_bytes: usage.disk_bytes,
+            scrub: shared.scrub.lock().clone(),
         })
     }
 }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::checkpoint;
 use super::committer::Committer;
 use super::engine::Shared;
+use super::scrub::{FIRST_WAIT, Scrub};
 use super::settings::Durability;
 use super::submission::Command;
 use crate::types::{Error, ErrorKind, Result};
@@ -25,28 +26,34 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Mutex<Vec<JoinHandle<()>>>,
-    /// Dropped to stop the upkeep at once.
-    stop: Mutex<Option<std_mpsc::Sender<()>>>,
+    /// Dropped to stop upkeep and scrub at once.
+    stop: Mutex<Vec<std_mpsc::Sender<()>>>,
     shared: Arc<Shared>,
 }
 
 impl Threads {
     /// Starts them. Futures of the backend run on the given runtime.
     pub fn start(shared: &Arc<Shared>, committer: Committer, handle: &Handle) -> Result<Threads> {
-        let (stop, stopped) = std_mpsc::channel();
-        let threads = Threads { handles: Mutex::default(), stop: Mutex::new(Some(stop)), shared: shared.clone() };
+        let (stop_upkeep, stopped) = std_mpsc::channel();
+        let (stop_scrub, scrub_stopped) = std_mpsc::channel();
+        let stop = Mutex::new(vec![stop_upkeep, stop_scrub]);
+        let threads = Threads { handles: Mutex::default(), stop, shared: shared.clone() };
         threads.spawn("lakelog-commit", move || committer.run())?;
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
         threads.spawn("lakelog-checkpoint", move || runtime.block_on(checkpoints(&checkpoint_shared)))?;
         let upkeep_shared = shared.clone();
         threads.spawn("lakelog-upkeep", move || upkeep(&upkeep_shared, &stopped))?;
+        if shared.settings.scrub_bytes_per_second > 0 {
+            let scrub = Scrub::new(shared.clone());
+            threads.spawn("lakelog-scrub", move || scrub_until(scrub, &scrub_stopped))?;
+        }
         Ok(threads)
     }
 
     /// None: whoever holds the committer steps it.
     #[cfg(test)]
     pub fn none(shared: &Arc<Shared>) -> Threads {
-        Threads { handles: Mutex::default(), stop: Mutex::new(None), shared: shared.clone() }
+        Threads { handles: Mutex::default(), stop: Mutex::default(), shared: shared.clone() }
     }
 
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -60,7 +67,7 @@ impl Threads {
 
     /// Waits until all have ended; the store is closing.
     pub fn join(&self) {
-        self.stop.lock().take();
+        self.stop.lock().clear();
         let handles = std::mem::take(&mut *self.handles.lock());
         for handle in handles {
             if handle.join().is_err() {
@@ -104,6 +111,14 @@ async fn checkpoints(shared: &Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+/// Ends at once when the store closes: at most one piece is being read.
+fn scrub_until(mut scrub: Scrub, stopped: &std_mpsc::Receiver<()>) {
+    let mut wait = FIRST_WAIT;
+    while let Err(std_mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
+        wait = scrub.step();
     }
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::backends::{Backend as _, MemoryBackend};
 use crate::env::Fs as _;
 use crate::env::sim::{Effect, Fault, Keep, Operation, SimWorld};
-use crate::log::{Check, Log as _, LogFiles};
+use crate::log::{Check, LogFiles};
 use crate::types::{At, Entry, ErrorKind, Position, Result};
 
 const LOG: &str = "/store/log";
@@ -139,7 +139,9 @@ async fn a_trim_leaves_every_state_from_the_floor_on_as_it_was_and_gives_back_ro
     let stats = store.stats().await.unwrap();
     assert_eq!(stats.floor, Position(50));
     store.close().await.unwrap();
-    check(&world.open().await, &later).await;
+    let store = world.open().await;
+    check(&store, &later).await;
+    store.close().await.unwrap();
     check(&world.open_without_base().await, &later).await;
 }
 

@@ -21,4 +21,4 @@ pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};
 pub use limits::Limits;
 pub use partition::PartitionClass;
 pub use slice::Slice;
-pub use stamp::{ProjectionVersion, Stamp};
+pub use stamp::{LogStamp, ProjectionVersion, Stamp};

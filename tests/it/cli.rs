@@ -11,12 +11,13 @@ use tempfile::TempDir;
 /// A store in a directory of its own, reached through the binary only.
 pub struct Shell {
     dir: TempDir,
+    store: String,
 }
 
 impl Shell {
     /// A directory without a store.
     pub fn new() -> Shell {
-        Shell { dir: tempfile::tempdir().unwrap() }
+        Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned() }
     }
 
     /// A path beside the store.
@@ -31,9 +32,15 @@ impl Shell {
         shell
     }
 
+    /// Gives the store's directory another name.
+    pub fn rename(&mut self, name: &str) {
+        fs::rename(self.path(&self.store), self.path(name)).unwrap();
+        self.store = name.to_owned();
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
-        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path("store"));
+        command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path(&self.store));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -342,4 +349,32 @@ fn old_history_goes_when_asked() {
     fs::remove_dir_all(shell.path("store").join("base")).unwrap();
     assert_eq!(shell.ok(&["get", "p", "k"]), b"d");
     assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+}
+
+#[test]
+fn values_are_erased_from_the_history() {
+    let shell = Shell::with_store();
+    for value in ["secret-one", "secret-two"] {
+        shell.ok(&["set", "p", "k", value]);
+        shell.ok(&["set", "p", "other", "stays"]);
+    }
+    shell.fails(&["redact", "--partition", "p", "--key", "none"], 3, "not_found");
+    shell.fails(&["redact", "--position", "9"], 2, "invalid");
+    assert_eq!(shell.json(&["redact", "--partition", "p", "--key", "k", "--dry-run"])[0]["redacted"], 2);
+    let done = &shell.json(&["redact", "--partition", "p", "--key", "k", "--reason", "request 7"])[0];
+    assert_eq!((&done["redacted"], &done["position"]), (&json!(2), &json!(5)));
+    shell.fails(&["get", "p", "k", "--at", "3"], 3, "not_found");
+    assert_eq!(shell.ok(&["get", "p", "other", "--at", "2"]), b"stays");
+    let history = shell.json(&["history", "p", "k"]);
+    let told: Vec<_> =
+        history.iter().map(|version| (version["redacted"].clone(), version["deleted"].clone())).collect();
+    assert_eq!(told, [(json!(true), json!(false)), (json!(true), json!(false)), (json!(false), json!(true))]);
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    for entry in fs::read_dir(shell.path("store").join("log")).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap();
+        assert!(!content.windows(7).any(|window| window == b"secret-"));
+    }
+    let dump = shell.path("dump");
+    shell.ok(&["dump", "-o", dump.to_str().unwrap()]);
+    assert_eq!(shell.json(&["verify", dump.to_str().unwrap()])[0]["ok"], true);
 }

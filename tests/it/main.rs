@@ -3,11 +3,14 @@
 // What tests call is a test too; Clippy only knows functions marked `#[test]`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod beside;
 mod cli;
 mod dump;
 mod kill;
 mod migrate;
 mod moving;
+mod past;
 mod proto;
+mod rescue;
 mod tidy;
 mod trouble;

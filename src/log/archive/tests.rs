@@ -220,7 +220,7 @@ fn golden_bytes_of_the_archive() {
         "06".repeat(32),
         words(&[10]),
         "09".repeat(32),
-        words(&[8, 1, 2, 0, 3, 5, 9, 8192, 5, 8]),
+        words(&[1, 2, 0, 3, 5, 9, 8192, 5, 8]),
         "07".repeat(32),
     );
     assert_eq!(hex, expect);
