@@ -247,7 +247,7 @@ impl FileLog {
         index.snapshots.extend_from_slice(&snapshots);
         index.store(fs, dir)?;
         tracing::info!(dir = %dir.display(), segments = missing.len(), end = %index.end().position, "archived");
-        self.measure(&segments, &manifest.removable(keep).1)
+        self.measure(segments, &manifest.removable(keep).1)
     }
 
     /// Makes the directory, whose name is durable then, and refuses one that is a log's own.

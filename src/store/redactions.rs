@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backends::{Backend as _, MemoryBackend};
-use crate::dump::{DumpOptions, SnapshotReader, dump};
+use crate::dump::{DumpOptions, DumpSource, SnapshotReader, dump};
 use crate::env::Fs as _;
 use crate::env::sim::{Keep, SimWorld};
 use crate::log::{Check, LogFiles, Proof};
@@ -344,4 +344,54 @@ async fn a_disk_that_fails_in_the_middle_is_finished_later() {
         store.finish_redactions().await.unwrap();
         check(&world, &store, &expected, Position(18)).await;
     }
+}
+
+#[tokio::test]
+async fn an_older_dump_and_an_incremental_with_the_redaction_are_redacted_when_they_are_opened() {
+    let world = World::new(6);
+    let store = filled(&world).await;
+    let expected = others(&store, store.head()).await;
+    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
+    let take =
+        |options: DumpOptions| dump(&world.world.env(), &files, options, Vec::new(), "x", &mut |_, _| {}).unwrap().0;
+    let full = take(DumpOptions { compress: false, ..DumpOptions::default() });
+    let before = store.head();
+    let done = store.redact(me(), of_key()).await.unwrap();
+    let since = take(DumpOptions { since: Some(before), ..DumpOptions::default() });
+    assert!(full.windows(SECRET.len()).any(|window| window == SECRET));
+    let elsewhere = World::new(7);
+    elsewhere.world.fs.plant(Path::new("/full"), full);
+    elsewhere.world.fs.plant(Path::new("/since"), since);
+    let dumps = ["/full", "/since"].map(|path| DumpSource::File(path.into()));
+    let builder = Store::builder("/store").settings(elsewhere.settings.clone()).with_env(elsewhere.world.env());
+    builder.restore(dumps.into(), false, &mut |_, _| {}).unwrap();
+    let restored = elsewhere.open().await;
+    restored.checkpoint().await.unwrap();
+    check(&elsewhere, &restored, &expected, done.position).await;
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_redaction_is_not_restored_behind_it() {
+    let world = World::new(8);
+    let store = filled(&world).await;
+    store.write(me(), Batch::new().delete(b"p", b"k")).await.unwrap();
+    // The first attempt has read the secret when the redaction comes; the second finds it redacted.
+    let (redacting, attempts) = (store.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let counted = attempts.clone();
+    let restored = store
+        .transact(me(), move |tx: Tx| {
+            let (store, attempts) = (redacting.clone(), counted.clone());
+            async move {
+                tx.restore_range(b"p", b"k", Position(5)).await?;
+                if attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                    store.redact(me(), of_key()).await?;
+                }
+                Ok(())
+            }
+        })
+        .await;
+    assert_eq!(restored.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(attempts.load(std::sync::atomic::Ordering::Relaxed), 1);
+    world.gone(&store).await;
+    assert_eq!(store.get(b"p", b"k").await.unwrap(), None);
 }
