@@ -273,3 +273,62 @@ pub(super) fn remove_unlisted(
     }
     fs.sync_dir(dir).at("sync the directory", dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::log::simulation::Machine;
+    use crate::log::{Log as _, LogFiles, verify};
+
+    fn files(env: &Env) -> LogFiles {
+        LogFiles::open(env, &Machine::dir()).unwrap()
+    }
+
+    #[test]
+    fn readers_go_on_where_a_segment_was_replaced_under_them() {
+        let mut machine = Machine::new(1);
+        let log = machine.create().unwrap();
+        for _ in 0..12 {
+            machine.append(&log, &[20_000]).unwrap();
+            machine.sync(&log).unwrap();
+        }
+        let env = machine.world.env();
+        let (beside, left) = (files(&env), Bytes::from_static(b"left"));
+        // Both know the way into every segment, and stand in the first one.
+        assert_eq!(beside.frames(Position(1), Check::Order).unwrap().count(), 12);
+        let mut streams =
+            [log.read_checked(Position(1), Check::Chain).unwrap(), beside.frames(Position(1), Check::Order).unwrap()];
+        for stream in &mut streams {
+            assert_eq!(stream.next().unwrap().unwrap().position, Position(1));
+        }
+        let positions = [Position(8), Position(12)].into();
+        let erase = |position, _: &Bytes| Ok((position != Position(12)).then(|| left.clone()));
+        let entries = log.segments();
+        log.redact(&positions, &erase, &[]).unwrap();
+        let changed: Vec<_> =
+            entries.iter().zip(log.segments()).filter(|(old, new)| old.revision != new.revision).collect();
+        assert_eq!(changed.len(), 1, "where nothing was left out the file stays");
+        assert!(machine.world.fs.content(&changed[0].0.path(&Machine::dir())).is_none());
+        for stream in streams {
+            let frames: Vec<Frame> = stream.map(Result::unwrap).collect();
+            assert_eq!(frames.len(), 11);
+            let erased: Vec<_> = frames.iter().filter(|frame| matches!(frame.proof, Proof::Erased(_))).collect();
+            assert_eq!((erased.len(), erased[0].position, &erased[0].payload), (1, Position(8), &left));
+        }
+        assert_eq!(beside.refresh().unwrap(), Position(12));
+        assert_eq!(beside.frames(Position(9), Check::Order).unwrap().count(), 4);
+        // Again it changes nothing; another one makes another file.
+        let revision = |log: &FileLog| log.segments().iter().map(|entry| entry.revision).max();
+        log.redact(&positions, &erase, &[]).unwrap();
+        assert_eq!(revision(&log), Some(1));
+        let erase = |_, _: &Bytes| Ok(Some(Bytes::new()));
+        log.redact(&[Position(7)].into(), &erase, &[]).unwrap();
+        assert_eq!(revision(&log), Some(2));
+        log.close().unwrap();
+        drop(log);
+        let log = machine.open().unwrap();
+        assert_eq!(log.read_checked(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 12);
+        assert_eq!(verify(&env, &Machine::dir(), None, &mut |_| {}, &mut |_, _| {}).unwrap().problems, []);
+    }
+}

@@ -372,9 +372,9 @@ fn left_of(payload: &Bytes, keys: &[(Bytes, Bytes)], reason: bool) -> Result<Byt
 
 /// Everything behind the transaction at `redaction`. Can be done again at any time.
 async fn complete(shared: &Arc<Shared>, redaction: Position, archives: &[PathBuf]) -> Result<()> {
-    let erased = said(shared, redaction)?;
-    // What is in memory is in the base then, and made anew with it.
+    // What is in memory is in the base then, and made anew with it; and the log shows the transaction, whatever the durability.
     checkpoint::run(shared).await?;
+    let erased = said(shared, redaction)?;
     let _no_checkpoint = shared.checkpointing.lock().await;
     let positions: BTreeSet<Position> = erased.keys().copied().collect();
     let erase = |position: Position, payload: &Bytes| -> Result<Option<Bytes>, LogError> {

@@ -371,6 +371,20 @@ async fn an_older_dump_and_an_incremental_with_the_redaction_are_redacted_when_t
 }
 
 #[tokio::test]
+async fn every_durability_is_redacted() {
+    for durability in [Durability::None, Durability::Interval { ms: 1_000_000 }] {
+        let mut world = World::new(9);
+        world.settings.durability = durability;
+        world.settings.memtable_soft_bytes = 32 << 10;
+        let store = filled(&world).await;
+        let expected = others(&store, store.head()).await;
+        let done = store.redact(me(), of_key()).await.unwrap();
+        assert_eq!(done.position, Position(18));
+        check(&world, &store, &expected, done.position).await;
+    }
+}
+
+#[tokio::test]
 async fn what_was_read_before_a_redaction_is_not_restored_behind_it() {
     let world = World::new(8);
     let store = filled(&world).await;
