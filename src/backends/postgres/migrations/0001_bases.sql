@@ -21,6 +21,8 @@ create table bases (
     retained bigint[] not null default '{}',
     -- From here on every position is readable; null: no history is kept.
     history bigint,
+    -- The last redaction of which nothing erased is in the rows.
+    redaction bigint not null default 0,
     -- Why the base is not trusted any more; it is used again once it was cleared.
     damaged text
 );
