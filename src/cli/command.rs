@@ -295,7 +295,7 @@ mod tests {
             "lakelog mark --sign key.pem --at 7",
             "lakelog verify --key pub.pem --signed -",
             "lakelog dump -o x --since 3 --at 7 --no-compress",
-            "lakelog dump -o - --state-only",
+            "lakelog dump -o - --state-only --at m",
             "lakelog restore a b --as-clone",
             "lakelog restore -",
             "lakelog verify",
