@@ -35,7 +35,7 @@
 //!              reads    ^   one transaction   validate,      append,      | publish        |
 //!                       |                     insert unseen  sync         | replay         | checkpoint
 //!                       +----------------- view reads <-------------------+                v
-//!                                                                         backends: sled | memory
+//!                                                                         backends: sled | Postgres | memory
 //! ```
 //!
 //! - [`Store`] opens, writes ([`Batch`]), runs transactions ([`Tx`]), reads ([`Reader`]), checkpoints.
@@ -54,7 +54,7 @@
 //!
 //! # Features
 //!
-//! `sled` (default): the embedded base. `cli` (default): the command line. `conformance`: the suites
+//! `sled` (default): the embedded base. `postgres` (default): the base in Postgres. `cli` (default): the command line. `conformance`: the suites
 //! and the simulated file system, for those who write a backend.
 
 #![forbid(unsafe_code)]
@@ -76,6 +76,8 @@ mod store;
 mod types;
 
 pub use backends::{Backend, MemoryBackend};
+#[cfg(feature = "postgres")]
+pub use backends::{PostgresBackend, PostgresSettings};
 #[cfg(feature = "sled")]
 pub use backends::{SledBackend, SledSettings};
 pub use env::Env;

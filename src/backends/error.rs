@@ -43,6 +43,14 @@ pub enum BackendError {
         /// What is wrong.
         detail: String,
     },
+    /// A setting of a base makes no sense.
+    #[error("unusable {what}, {detail}")]
+    Unusable {
+        /// The setting.
+        what: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
     /// Not possible now: no space, no connection, no permission. Nothing was changed.
     #[error("the base is unavailable, place=`{place}` detail=`{detail}`")]
     Unavailable {
@@ -59,6 +67,7 @@ impl BackendError {
         match self {
             BackendError::Corrupt { .. } => ErrorKind::Corrupt,
             BackendError::OtherFormat { .. } | BackendError::Unavailable { .. } => ErrorKind::Unavailable,
+            BackendError::Unusable { .. } => ErrorKind::Invalid,
             BackendError::Closed => ErrorKind::Closed,
             BackendError::Unreadable { .. } | BackendError::Invalid { .. } => ErrorKind::Internal,
         }

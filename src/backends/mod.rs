@@ -11,6 +11,10 @@ mod error;
 mod forward;
 mod memory;
 mod observed;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "sled", feature = "postgres"))]
+mod ranges;
 mod readable;
 #[cfg(feature = "sled")]
 mod sled;
@@ -22,6 +26,8 @@ use std::pin::Pin;
 pub use error::BackendError;
 pub use memory::MemoryBackend;
 pub use observed::Observed;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBackend, PostgresSettings};
 #[cfg(feature = "sled")]
 pub use sled::{SledBackend, SledSettings};
 

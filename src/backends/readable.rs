@@ -17,7 +17,7 @@ pub(crate) struct Readable {
 }
 
 impl Readable {
-    #[cfg(any(test, feature = "sled"))]
+    #[cfg(any(test, feature = "sled", feature = "postgres"))]
     /// A state that was written down: positions above the current one were never complete.
     pub(crate) fn new(stamp: &Stamp, retained: impl IntoIterator<Item = Position>) -> Readable {
         let (current, history) = (stamp.position, stamp.history);
@@ -44,6 +44,12 @@ impl Readable {
     pub(crate) fn check_history(&self) -> Result<(), BackendError> {
         let unreadable = BackendError::Unreadable { position: Position::ZERO, stamp: self.current };
         self.history.map(|_| ()).ok_or(unreadable)
+    }
+
+    #[cfg(feature = "postgres")]
+    /// From where on every position is readable.
+    pub(crate) fn history(&self) -> Option<Position> {
+        self.history
     }
 
     /// A write brought the state to `stamp` and asked for `keep`. A position at or below the former
@@ -88,7 +94,7 @@ impl Readable {
         oldest.map_or(self.current, |oldest| oldest.min(self.current))
     }
 
-    #[cfg(any(test, feature = "sled"))]
+    #[cfg(any(test, feature = "sled", feature = "postgres"))]
     /// What is retained besides the current position, ascending.
     pub(crate) fn retained(&self) -> impl Iterator<Item = Position> + '_ {
         self.retained.iter().copied()

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::Store;
+use crate::store::{Builder, Store};
 use crate::types::{At, Error, ErrorKind, Result};
 
+use super::base::Base;
 use super::output::{self, Ended, Output};
 use super::{
     apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, redact,
@@ -42,6 +43,10 @@ struct GlobalArgs {
         value_name = "DIR"
     )]
     store: PathBuf,
+    /// Where checkpoints rest: postgres://[USER@]HOST[:PORT]/DATABASE[?schema=NAME] [default: in the store's directory].
+    /// Better without a password: PGPASSWORD and the password file are honoured
+    #[arg(long, global = true, env = "LAKELOG_BASE", hide_env_values = true, value_name = "URL")]
+    base: Option<String>,
     /// Answers, and errors, as one JSON object a line
     #[arg(long, global = true)]
     json: bool,
@@ -87,6 +92,8 @@ enum Verb {
 pub struct Shell {
     /// The store's directory.
     pub dir: PathBuf,
+    /// Where its checkpoints rest, unless in the directory.
+    pub base: Option<Base>,
     /// Whether bytes in arguments are hexadecimal.
     pub hex: bool,
     /// Where answers go.
@@ -94,6 +101,15 @@ pub struct Shell {
 }
 
 impl Shell {
+    /// What opens the store, with the base asked for.
+    pub fn builder(&self) -> Builder {
+        let builder = Store::builder(&self.dir);
+        match &self.base {
+            Some(base) => base.of(builder),
+            None => builder,
+        }
+    }
+
     /// Opens the store, does something with it, and closes it whatever came of that.
     ///
     /// # Errors
@@ -110,9 +126,9 @@ impl Shell {
     ///
     /// # Errors
     ///
-    /// Those of [`Store::open`].
+    /// Those of [`Builder::open`].
     pub async fn open_store(&self) -> Result<Store> {
-        Store::open(&self.dir).await
+        self.builder().open().await
     }
 }
 
@@ -153,12 +169,13 @@ pub fn main() -> ExitCode {
 
 impl Command {
     async fn run(self) -> Result<Ended> {
-        let GlobalArgs { store: dir, json, hex, .. } = self.global;
+        let GlobalArgs { store: dir, base, json, hex, .. } = self.global;
         // The address is not repeated: it may hold a password.
         if dir.to_str().is_some_and(|dir| dir.starts_with("postgres://") || dir.starts_with("postgresql://")) {
             return Err(Error::new(ErrorKind::Invalid, "this version has no shared log; give a directory as --store"));
         }
-        let mut shell = Shell { dir, hex, out: Output::stdout(json) };
+        let base = base.as_deref().map(Base::new).transpose()?;
+        let mut shell = Shell { dir, base, hex, out: Output::stdout(json) };
         let ended = self.verb.run(&mut shell).await;
         // Answers given before a failure are given.
         let flushed = shell.out.flush();
@@ -248,6 +265,7 @@ mod tests {
             "lakelog init",
             "lakelog --json --hex --store x init",
             "lakelog init --json --store x",
+            "lakelog init --base postgres://host/db",
             "lakelog import - --overwrite --dry-run --actor a --reason r",
             "lakelog export --format kv-dump -o x --internal",
             "lakelog export --format ndjson",

@@ -5,7 +5,6 @@ use std::fmt;
 use clap::Args;
 use serde::Serialize;
 
-use crate::store::Store;
 use crate::types::Result;
 
 use super::command::Shell;
@@ -28,7 +27,7 @@ impl fmt::Display for Answer {
 
 /// Fails `Conflict` when a store is there already.
 pub async fn run(_: InitArgs, shell: &mut Shell) -> Result<Ended> {
-    let store = Store::builder(&shell.dir).create().await?;
+    let store = shell.builder().create().await?;
     let answer = Answer { log_id: store.log_id().to_string() };
     store.close().await?;
     shell.out.answer(&answer)?;

@@ -5,6 +5,7 @@
 //! members and exit codes; text for people may change.
 
 mod apply;
+mod base;
 mod bench;
 mod checkpoint;
 mod command;

@@ -109,9 +109,9 @@ pub fn verify_dump_signed(
         match reader.next() {
             Ok(Some(DumpItem::Frame(frame, _))) => {
                 heads.note(Head { position: frame.position, time: frame.time, chain: frame.chain });
-                progress(reader.offset());
+                progress(reader.bytes_read());
             }
-            Ok(Some(DumpItem::Entry(_))) => progress(reader.offset()),
+            Ok(Some(DumpItem::Entry(_))) => progress(reader.bytes_read()),
             Ok(None) => {
                 if let Some(summary) = reader.summary() {
                     break Ok(summary);

@@ -125,8 +125,8 @@ impl<'a> Pass<'a> {
                     None => return Err(internal()),
                 },
             }
-            if reader.offset() != seen {
-                seen = reader.offset();
+            if reader.bytes_read() != seen {
+                seen = reader.bytes_read();
                 progress(seen);
             }
         };

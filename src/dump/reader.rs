@@ -127,7 +127,7 @@ impl DumpReader {
     }
 
     /// How many bytes were read and handed out, to the end of the present block.
-    pub fn offset(&self) -> u64 {
+    pub fn bytes_read(&self) -> u64 {
         self.end
     }
 

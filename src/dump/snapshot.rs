@@ -92,8 +92,8 @@ impl SnapshotReader {
     }
 
     /// How many bytes were read.
-    pub fn offset(&self) -> u64 {
-        self.reader.offset()
+    pub fn bytes_read(&self) -> u64 {
+        self.reader.bytes_read()
     }
 
     /// The next entry; `None` when all were handed out and the file is proven to be the one that the log names.

@@ -61,7 +61,13 @@ pub fn dump<W: Write + Send + 'static>(
         return Err(DumpError::Invalid { detail });
     }
     let snapshot = match files.snapshot().filter(|_| kind == DumpKind::Full) {
-        Some(snapshot) => Some(SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot)?),
+        Some(snapshot) => match SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot) {
+            // A trim since the floor was asked for may have removed it.
+            Err(_) if files.refresh().is_ok() && files.floor() != floor => {
+                return Err(LogError::BelowFloor { position: floor.position, floor: files.floor().position }.into());
+            }
+            reader => Some(reader?),
+        },
         None if kind == DumpKind::Full && base.position > Position::ZERO => {
             let detail = format!(
                 "the state that the archive begins at is not in it, position=`{}`; dump since there",

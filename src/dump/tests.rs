@@ -388,8 +388,7 @@ fn state_dump(world: &World) -> Vec<u8> {
         writer.entry(&key, version, &value).unwrap();
     }
     let (sink, _) = writer.finish().unwrap();
-    let bytes = sink.0.lock().clone();
-    bytes
+    sink.0.lock().clone()
 }
 
 fn state_of(world: &World) -> Vec<(Key, Position, Vec<u8>)> {
@@ -708,7 +707,7 @@ fn shorter(world: &World) -> Vec<u8> {
 fn a_full_disk_ends_a_restore_and_room_lets_it_end() {
     let world = World::new(1);
     let log = world.create();
-    append(&log, 200, 4_000);
+    append(&log, 200, 40_000);
     log.close().unwrap();
     drop(log);
     let (full, part) = (shorter(&world), world.part(30, None));
@@ -717,7 +716,7 @@ fn a_full_disk_ends_a_restore_and_room_lets_it_end() {
     standby.restore(&[&full]).unwrap();
     let before = standby.dump();
     standby.plant("dump0", &part);
-    standby.0.fs.set_capacity(standby.0.fs.used() + (400 << 10));
+    standby.0.fs.set_capacity(standby.0.fs.used() + (3 << 20));
     for _ in 0..2 {
         let error = standby.restore(&[&part]).unwrap_err();
         assert!(matches!(error, DumpError::Log(LogError::NoSpace { .. })), "{error}");
@@ -727,7 +726,7 @@ fn a_full_disk_ends_a_restore_and_room_lets_it_end() {
     standby.restore(&[&part]).unwrap();
     assert_eq!(standby.dump(), world.dump());
     // Into nothing: nothing is visible, and the same again goes on.
-    for room in [0, 10 << 10, 100 << 10, 500 << 10] {
+    for room in [0, 10 << 10, 100 << 10, 3 << 20] {
         let other = World::new(3);
         let path = other.plant("dump0", &world.dump());
         other.0.fs.set_capacity(other.0.fs.used() + room);

@@ -16,8 +16,8 @@ pub fn verify(reader: &mut DumpReader, progress: &mut dyn FnMut(u64)) -> Result<
         if let (None, Some(summary)) = (item, reader.summary()) {
             return Ok(summary);
         }
-        if reader.offset() != seen {
-            seen = reader.offset();
+        if reader.bytes_read() != seen {
+            seen = reader.bytes_read();
             progress(seen);
         }
     }

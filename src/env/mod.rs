@@ -7,6 +7,7 @@ mod os;
 mod sequential;
 #[cfg(any(test, feature = "conformance"))]
 pub mod sim;
+mod socket;
 
 use std::fmt::Debug;
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use os::{OsEntropy, OsFs, SystemClock};
 pub use sequential::Sequential;
+pub(crate) use socket::SocketFile;
 
 use crate::types::Timestamp;
 

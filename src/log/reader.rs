@@ -65,6 +65,13 @@ impl LogFiles {
         Ok(files)
     }
 
+    /// The identity of the log in `dir`, which its manifest alone tells.
+    ///
+    /// Errors: `NotFound`, `NewerFormat`, `Corrupt` when the manifest is damaged, `Io`.
+    pub fn identify(env: &Env, dir: &Path) -> Result<LogId, LogError> {
+        Ok(manifest::load(env.fs.as_ref(), dir)?.manifest.log_id)
+    }
+
     /// The identity of the log.
     pub fn id(&self) -> LogId {
         self.seen.lock().manifest.log_id

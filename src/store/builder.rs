@@ -7,6 +7,8 @@ use super::facade::Store;
 use super::open::{self, Existing};
 use super::settings::Settings;
 use crate::backends::Backend;
+#[cfg(feature = "postgres")]
+use crate::backends::PostgresSettings;
 use crate::env::Env;
 use crate::projection::{Index, IndexSet};
 use crate::types::Result;
@@ -18,6 +20,8 @@ pub struct Builder {
     pub(super) settings: Settings,
     pub(super) env: Env,
     pub(super) backend: Option<Arc<dyn Backend>>,
+    #[cfg(feature = "postgres")]
+    pub(super) postgres: Option<PostgresSettings>,
     pub(super) indexes: IndexSet,
     pub(super) serves_readers: bool,
 }
@@ -29,6 +33,8 @@ impl Builder {
             settings: Settings::default(),
             env: Env::os(),
             backend: None,
+            #[cfg(feature = "postgres")]
+            postgres: None,
             indexes: IndexSet::built_in(),
             serves_readers: true,
         }
@@ -42,10 +48,21 @@ impl Builder {
     }
 
     /// Where checkpoints rest. Default: sled in the store's directory (feature `sled`), else memory,
-    /// which replays the whole log at every open.
+    /// which replays the whole log at every open. A base that was made from another log is not touched: opening
+    /// is a `conflict` then.
     #[must_use]
     pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Builder {
         self.backend = Some(backend);
+        self
+    }
+
+    /// Lets checkpoints rest in Postgres, in a base named by the id of this store's log: any number of stores may give
+    /// the same settings. Nothing of it is remembered on disk: a store moves between bases by being opened with
+    /// another one, which is brought up to date from the log.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn with_postgres(mut self, settings: PostgresSettings) -> Builder {
+        self.postgres = Some(settings);
         self
     }
 

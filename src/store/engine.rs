@@ -13,7 +13,7 @@ use super::lane::LaneId;
 use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
-use crate::env::Env;
+use crate::env::{Env, SocketFile};
 use crate::log::{Log, LogError};
 use crate::projection::{IndexSet, Scanner, View, redaction_key};
 use crate::types::{
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     /// Becomes true when nothing more will be synced: the committer has ended, after its last sync.
     pub ended: watch::Sender<bool>,
     /// The socket that readers in other processes ask.
-    pub socket: Mutex<Option<PathBuf>>,
+    pub socket: Mutex<Option<SocketFile>>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
     /// The log's directory, where its snapshots lie.

@@ -329,8 +329,8 @@ impl Store {
         // A checkpoint that a caller asked for may still write to the base: the directory is not free before.
         let _checkpointing = self.shared.checkpointing.lock().await;
         if let Some(socket) = self.shared.socket.lock().take() {
-            // Before the next opener may make its own; who asks it finds out that nobody answers.
-            let _ = std::fs::remove_file(socket);
+            // Before the next opener may make its own.
+            socket.remove();
         }
         let closed = self.shared.log.close();
         self.shared.view.close();

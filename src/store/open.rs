@@ -20,12 +20,16 @@ use super::replay::apply;
 use super::scrub::ScrubReport;
 use super::seed::seed;
 use super::threads::Threads;
+#[cfg(feature = "postgres")]
+use crate::backends::PostgresBackend;
 use crate::backends::{Backend, BackendError};
 use crate::env::{Env, create_dir_durably};
 use crate::event::{Event, Transaction};
+#[cfg(feature = "postgres")]
+use crate::log::LogFiles;
 use crate::log::{DirLock, FileLog, Log, LogError, LogSettings};
 use crate::projection::{Pins, View};
-use crate::types::{Error, ErrorKind, Position, Result, Stamp};
+use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
 
 /// The log's directory in the store's.
 pub(crate) const LOG_DIR: &str = "log";
@@ -80,9 +84,24 @@ pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result
 async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     builder.settings.validate()?;
     let lock = lock(&builder, existing)?;
-    let base = base(&builder)?;
-    let stamp = sound_stamp(base.as_ref()).await?;
+    let found = base(&builder).await?;
+    let stamp = match &found {
+        Some(base) => sound_stamp(base.as_ref()).await?,
+        None => None,
+    };
     let log = open_log(&builder, lock, existing, stamp.as_ref())?;
+    let base = match found {
+        Some(base) => base,
+        None => base_named(&builder, log.id()).await?,
+    };
+    if let Some(stamp) = stamp.as_ref().filter(|stamp| stamp.log_id != log.id() && builder.backend.is_some()) {
+        let message = format!(
+            "the base was made from another log, log=`{}` base=`{}`; give another base, or clear this one",
+            log.id(),
+            stamp.log_id
+        );
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
     let mut trusted = match &stamp {
         Some(stamp) if trusted(&log, stamp, &builder)? => stamp.position,
         found => {
@@ -194,10 +213,38 @@ fn create_log(env: &Env, lock: DirLock, dir: &Path, settings: LogSettings, stamp
     Ok(FileLog::create(env.clone(), lock, dir, settings)?)
 }
 
-fn base(builder: &Builder) -> Result<Arc<dyn Backend>> {
+/// The base, before the log is opened: what its stamp says is evidence. None where it is named by a log that is yet to be made.
+async fn base(builder: &Builder) -> Result<Option<Arc<dyn Backend>>> {
     if let Some(backend) = &builder.backend {
-        return Ok(backend.clone());
+        return Ok(Some(backend.clone()));
     }
+    #[cfg(feature = "postgres")]
+    if let Some(settings) = &builder.postgres {
+        return match LogFiles::identify(&builder.env, &builder.dir.join(LOG_DIR)) {
+            Ok(log_id) => base_named(builder, log_id).await.map(Some),
+            Err(LogError::NotFound { .. }) => {
+                // Before anything is made: a server that is not there.
+                settings.try_out().await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    default_base(builder).map(Some)
+}
+
+/// The base that is named by the log.
+#[cfg(feature = "postgres")]
+async fn base_named(builder: &Builder, log_id: LogId) -> Result<Arc<dyn Backend>> {
+    match &builder.postgres {
+        Some(settings) => Ok(Arc::new(PostgresBackend::connect(settings.clone(), &log_id.to_string()).await?)),
+        None => default_base(builder),
+    }
+}
+
+/// The base that is named by the log: no kind that this build has is.
+#[cfg(not(feature = "postgres"))]
+async fn base_named(builder: &Builder, _log_id: LogId) -> Result<Arc<dyn Backend>> {
     default_base(builder)
 }
 

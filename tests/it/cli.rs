@@ -249,7 +249,9 @@ fn one_process_writes_and_others_read_the_files() {
     assert_eq!(shell.json(&["log"]).len(), 1);
     assert_eq!(shell.json(&["tail"]).len(), 1);
     assert_eq!(shell.json(&["show", "1"]).len(), 1);
-    let refused = shell.run(&["get", "p", "k"]);
+    // What needs the views is asked from the writer; changing them is not.
+    assert_eq!(shell.ok(&["get", "p", "k"]), b"");
+    let refused = shell.run(&["set", "p", "k", "v"]);
     assert_eq!(refused.status.code(), Some(6));
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains(&format!("pid {}", writer.id())), "{message}");

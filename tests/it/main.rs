@@ -10,6 +10,8 @@ mod kill;
 mod migrate;
 mod moving;
 mod past;
+mod postgres;
+mod postgres_server;
 mod proto;
 mod rescue;
 mod tidy;

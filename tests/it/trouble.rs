@@ -66,14 +66,16 @@ fn damage(path: &Path, place: &[u8]) {
 }
 
 const NEED_THE_STORE: [&[&str]; 7] = [
-    &["get", "p", "k1"],
-    &["scan", "p"],
     &["set", "p", "k", "v"],
     &["delete", "p", "k"],
     &["delete-range", "p"],
     &["checkpoint"],
+    &["get", "p", "k1"],
+    &["scan", "p"],
     &["export"],
 ];
+/// How many of them change the store; the others can be asked from the process that has it open.
+const CHANGE_THE_STORE: usize = 4;
 
 #[test]
 fn a_store_that_is_held_is_read_from_its_files() {
@@ -84,7 +86,9 @@ fn a_store_that_is_held_is_read_from_its_files() {
     writeln!(input, r#"{{"ops":[{{"op":"set","partition":"p","key":"new","value":""}}]}}"#).unwrap();
     assert_eq!(answers.next().unwrap().unwrap(), r#"{"line":1,"position":11}"#);
 
-    for args in NEED_THE_STORE.into_iter().chain([&["repair"][..], &["import", "LICENSE"], &["init"]]) {
+    for args in
+        NEED_THE_STORE.into_iter().take(CHANGE_THE_STORE).chain([&["repair"][..], &["import", "LICENSE"], &["init"]])
+    {
         let output = shell.run(args);
         let message = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(6), "{args:?}: {message}");
@@ -92,8 +96,9 @@ fn a_store_that_is_held_is_read_from_its_files() {
     }
     let stats = shell.json(&["stats"]).remove(0);
     assert_eq!((&stats["head"], &stats["synced"], &stats["floor"]), (&json!(11), &json!(11), &json!(0)));
-    for unknown in ["checkpoint", "entries", "partitions", "memory_bytes"] {
-        assert!(stats.as_object().unwrap().contains_key(unknown) && stats[unknown].is_null(), "{unknown}: {stats}");
+    assert_eq!(stats["entries"], json!(11), "asked from who has it open: {stats}");
+    for args in NEED_THE_STORE.iter().skip(CHANGE_THE_STORE) {
+        assert!(shell.run(args).status.success(), "{args:?}");
     }
     let verified = shell.json(&["verify"]).remove(0);
     assert_eq!(

@@ -16,10 +16,10 @@ use super::block::{self, BLOCK_BYTES, ENCODED_BYTES_MAX, Row, RowAt};
 use super::files::{corrupt, unavailable};
 use super::filter;
 use super::index::{BlockAt, Fences, Index, separator};
-use super::ranges::Ranges;
 use super::record::GenerationRecord;
 use super::tree::{CHUNK_BYTES_MAX, Chunk, ChunkTree};
 use crate::backends::BackendError;
+use crate::backends::ranges::Ranges;
 use crate::env::Fs;
 use crate::types::{Position, Slice};
 

@@ -14,7 +14,7 @@
 
 use super::bytes::{take, take_bytes, take_u16, take_u32, take_u64};
 use super::filter;
-use super::ranges::Ranges;
+use crate::backends::ranges::Ranges;
 use crate::types::{Position, Slice};
 
 /// What the index knows of a block.

@@ -34,7 +34,7 @@ mod filter;
 mod generation;
 mod index;
 mod merge;
-mod ranges;
+
 mod read;
 mod record;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod group_commit;
 mod import;
 mod load;
 mod open;
+mod postgres;
 mod reads;
 mod run;
 mod sample;

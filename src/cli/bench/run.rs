@@ -8,7 +8,8 @@ use clap::Args;
 use super::bed::{Bed, io};
 use super::figure::{self, Figure};
 use super::scale::Scale;
-use super::{base, checkpoint, import, open, reads, writes};
+use super::{base, checkpoint, import, open, postgres, reads, writes};
+use crate::cli::base::Base;
 use crate::cli::command::Shell;
 use crate::cli::output::Ended;
 use crate::types::{Error, ErrorKind, Result};
@@ -43,11 +44,12 @@ pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
         figure::recorded(&text)
     });
     let recorded = recorded.transpose()?;
+    let base = shell.base.take();
     let mut report = |figure: &Figure| {
         shell.out.answer(figure)?;
         shell.out.flush()
     };
-    let figures = measure(Bed::new(&args.dir, scale, args.only.clone(), &mut report)?).await?;
+    let figures = measure(Bed::new(&args.dir, scale, args.only.clone(), &mut report)?, base.as_ref()).await?;
     if let (true, Some(only)) = (figures.is_empty(), args.only) {
         return Err(Error::new(ErrorKind::Invalid, format!("no figure has such a name, only=`{only}`")));
     }
@@ -56,11 +58,12 @@ pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
 }
 
 /// Every group. Memory comes first: later the allocator holds what others have freed.
-pub(super) async fn measure(mut bed: Bed<'_>) -> Result<Vec<Figure>> {
+pub(super) async fn measure(mut bed: Bed<'_>, base_outside: Option<&Base>) -> Result<Vec<Figure>> {
     reads::measure(&mut bed).await?;
     writes::measure(&mut bed).await?;
     open::measure(&mut bed).await?;
     base::measure(&mut bed).await?;
+    postgres::measure(&mut bed, base_outside).await?;
     checkpoint::measure(&mut bed).await?;
     import::measure(&mut bed).await?;
     Ok(bed.figures())

@@ -36,7 +36,7 @@ async fn measured(only: Option<&str>) -> (Vec<Figure>, usize) {
         Ok(())
     };
     let bed = Bed::new(parent.path(), Scale::TINY, only.map(str::to_owned), &mut report).unwrap();
-    let figures = measure(bed).await.unwrap();
+    let figures = measure(bed, None).await.unwrap();
     assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 0, "what was made is removed");
     (figures, reported)
 }

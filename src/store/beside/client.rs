@@ -1,10 +1,6 @@
 //! The other side: a process that reads a store which somebody else has open.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncWriteExt as _, BufReader};
@@ -16,6 +12,7 @@ use super::server::SOCKET_FILE;
 use super::wire::{
     ANSWER_BYTES_MAX, Answer, Hello, PROTOCOL, Request, Text, WireStats, WireVersion, broken, receive, send, told,
 };
+use crate::env::SocketFile;
 use crate::store::diff::{DiffOptions, Difference};
 use crate::store::history::{Origin, Version};
 use crate::store::pages::{PageStream, Pages};
@@ -161,7 +158,7 @@ impl BesideReader {
 
 impl Connection {
     async fn open(dir: &Path, at: Option<&At>) -> Result<(Connection, LogId, Position)> {
-        let stream = connect(dir).map_err(|error| {
+        let stream = SocketFile::connect(dir, SOCKET_FILE).and_then(UnixStream::from_std).map_err(|error| {
             let message = format!("no process that has the store open serves readers, path=`{}`", dir.display());
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
@@ -189,14 +186,6 @@ impl Connection {
             None => Err(Error::new(ErrorKind::Closed, "the process that has the store open has ended the connection")),
         }
     }
-}
-
-fn connect(dir: &Path) -> io::Result<UnixStream> {
-    // As it was bound: the path of a socket ends at 107 bytes.
-    let folder = fs::File::open(dir)?;
-    let stream = StdStream::connect(format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd()))?;
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
 }
 
 fn parse_id(text: &str) -> Option<LogId> {

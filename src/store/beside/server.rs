@@ -3,12 +3,8 @@
 //! Holds the store only while a request is answered, and a pinned position between requests; so neither keeps a store
 //! open that its owners have let go. Whoever asks slowly waits for nobody but himself.
 
-use std::fs;
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener as StdListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,6 +17,7 @@ use super::wire::{
     Answer, Hello, PROTOCOL, REQUEST_BYTES_MAX, Request, Text, WireEntry, WireOrigin, WireStats, WireVersion, broken,
     receive, send,
 };
+use crate::env::SocketFile;
 use crate::store::diff::DiffOptions;
 use crate::store::engine::{Shared, closed};
 use crate::store::facade::Store;
@@ -51,9 +48,9 @@ impl Served {
     }
 }
 
-/// Listens in the store's directory until the store ends. Gives the socket's path: it goes before the directory is unlocked.
+/// Listens in the store's directory until the store ends. Gives the socket's file: it goes before the directory is unlocked.
 ///
-/// A socket of that name is one that a killed process left: the directory's lock is held.
+/// A socket that is there already was left by a killed process: the directory's lock is held.
 ///
 /// Errors: where the file system has no sockets, or `dir` is not there.
 pub(in crate::store) fn listen(
@@ -61,18 +58,8 @@ pub(in crate::store) fn listen(
     shared: &Arc<Shared>,
     threads: &Arc<Threads>,
     runtime: &Handle,
-) -> io::Result<PathBuf> {
-    let path = dir.join(SOCKET_FILE);
-    if let Err(error) = fs::remove_file(&path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    // The path of a socket ends at 107 bytes: the directory is reached through a handle.
-    let folder = fs::File::open(dir)?;
-    let listener = StdListener::bind(format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
+) -> io::Result<SocketFile> {
+    let (file, listener) = SocketFile::listen(dir, SOCKET_FILE)?;
     let served = Served { shared: Arc::downgrade(shared), threads: Arc::downgrade(threads) };
     let mut ended = shared.ended.subscribe();
     let entered = runtime.enter();
@@ -84,7 +71,7 @@ pub(in crate::store) fn listen(
             _ = ended.wait_for(|ended| *ended) => {}
         }
     });
-    Ok(path)
+    Ok(file)
 }
 
 async fn accept(listener: UnixListener, served: Served) {

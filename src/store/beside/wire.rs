@@ -22,7 +22,7 @@ pub(super) const ANSWER_BYTES_MAX: u64 = 64 << 20;
 #[serde(deny_unknown_fields)]
 pub(super) struct Hello {
     pub protocol: u32,
-    /// What to read at, as [`At`](crate::types::At) is written; nothing for now.
+    /// What to read at, as [`At`](crate::types::At) is written; nothing is the present.
     pub at: Option<String>,
 }
 
@@ -176,7 +176,7 @@ pub(super) async fn receive<T: for<'de> Deserialize<'de>>(
 
 /// Sends one line; buffered by `to`.
 ///
-/// Errors: `unavailable` when the connection breaks.
+/// Errors: `closed` when the other side has ended the connection, `unavailable` when it breaks.
 pub(super) async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), value: &T) -> Result<()> {
     let mut line = serde_json::to_vec(value)
         .map_err(|error| Error::new(ErrorKind::Internal, "a line cannot be written").with_source(error))?;
@@ -185,5 +185,9 @@ pub(super) async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), value
 }
 
 pub(super) fn broken(error: io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the connection to the process that has the store open broke").with_source(error)
+    let kind = match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ErrorKind::Closed,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, "the connection to the process that has the store open ended").with_source(error)
 }

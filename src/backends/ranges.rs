@@ -1,4 +1,4 @@
-//! [`Ranges`]: the range deletes of one generation, found by the keys that they cover.
+//! [`Ranges`]: the range deletes of one write or generation, found by the keys that they cover.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use crate::types::{Position, Slice};
 
 /// Range deletes by prefix. A look costs one probe for each distinct length of a prefix.
 #[derive(Debug, Default)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     /// As written: by ascending version.
     list: Vec<(Slice, Position)>,
     /// Ascending versions.
@@ -15,7 +15,7 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    pub(super) fn new(list: Vec<(Slice, Position)>) -> Ranges {
+    pub(crate) fn new(list: Vec<(Slice, Position)>) -> Ranges {
         let mut ranges = Ranges::default();
         for (prefix, version) in &list {
             ranges.lengths.insert(prefix.len());
@@ -26,23 +26,25 @@ impl Ranges {
         ranges
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    #[cfg(feature = "sled")]
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    pub(super) fn list(&self) -> &[(Slice, Position)] {
+    pub(crate) fn list(&self) -> &[(Slice, Position)] {
         &self.list
     }
 
+    #[cfg(any(test, feature = "sled"))]
     /// The newest range delete not above `at` that covers the key.
-    pub(super) fn newest(&self, key: &[u8], at: Position) -> Option<Position> {
+    pub(crate) fn newest(&self, key: &[u8], at: Position) -> Option<Position> {
         let last =
             |versions: &Vec<Position>| versions[..versions.partition_point(|&version| version <= at)].last().copied();
         self.covering(key).filter_map(last).max()
     }
 
     /// The oldest range delete above `version` that covers the key.
-    pub(super) fn first_above(&self, key: &[u8], version: Position) -> Option<Position> {
+    pub(crate) fn first_above(&self, key: &[u8], version: Position) -> Option<Position> {
         let first = |versions: &Vec<Position>| versions.get(versions.partition_point(|&own| own <= version)).copied();
         self.covering(key).filter_map(first).min()
     }
