@@ -9,17 +9,18 @@ use serde::Serialize;
 
 use crate::dump::{DumpKind, DumpOptions, DumpSummary, dump};
 use crate::env::Env;
-use crate::types::{Position, Result};
+use crate::types::{At, Position, Result};
 
-use super::command::Shell;
+use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::progress::Progress;
-use super::reading;
+use super::reading::{self, ArchiveArgs};
+use super::state::State;
 use super::unfinished::Unfinished;
 
 /// Writes the log into a file that proves itself and can be restored; also beside a process that has the store open
 ///
-/// With --state-only the store is opened, and only its present state is written, without its history.
+/// With --state-only only the state is written, without its history; where another process has the store open it is asked.
 #[derive(Args, Debug)]
 pub struct DumpArgs {
     /// Where to write; - is standard output
@@ -31,12 +32,14 @@ pub struct DumpArgs {
     /// Only the state, without its history; restored under a new log id
     #[arg(long)]
     state_only: bool,
-    /// Up to this position, not the last one
-    #[arg(long, value_name = "POSITION", conflicts_with = "state_only")]
-    at: Option<u64>,
+    /// Up to this position, RFC 3339 time or mark, not the last one
+    #[arg(long, value_name = "X")]
+    at: Option<At>,
     /// Do not compress
     #[arg(long)]
     no_compress: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// What `dump` and `restore` say of a dump.
@@ -116,11 +119,25 @@ async fn write(
 ) -> Result<DumpSummary> {
     let compress = !args.no_compress;
     if args.state_only {
-        let dumped = shell.with_store(async |store, _| store.dump_state(out, name, compress).await).await;
-        return dumped.map(|(_, summary)| summary);
+        let at = AtArgs { at: args.at.clone() };
+        let archive = &args.archive;
+        let dumped = shell.with_state(&at, async |state, shell| match state {
+            State::Own(store, reader) => store.dump_state(Some(reader.position().into()), out, name, compress).await,
+            State::Beside(reader) => reader.dump_state(&reading::open(shell, archive)?, out, name, compress).await,
+        });
+        return dumped.await.map(|(_, summary)| summary);
     }
-    let options = DumpOptions { since: args.since.map(Position), at: args.at.map(Position), compress };
-    let files = reading::open(shell)?;
+    let files = reading::open(shell, &args.archive)?;
+    let at = match &args.at {
+        None => None,
+        Some(At::Position(position)) => Some(*position),
+        Some(At::Time(time)) => Some(files.position_at(*time)?),
+        Some(mark @ At::Mark(_)) => {
+            let at = AtArgs { at: Some(mark.clone()) };
+            Some(shell.with_state(&at, async |state, _| Ok(state.position())).await?)
+        }
+    };
+    let options = DumpOptions { since: args.since.map(Position), at, compress };
     let from = options.since.unwrap_or(files.floor().position);
     let total = options.at.unwrap_or(files.synced()).0.saturating_sub(from.0);
     let mut bar = Progress::new("dumping", "transactions", Some(total));

@@ -5,7 +5,7 @@ use crate::store::{
     BesideReader, BesideStream, DiffOptions, Difference, Differences, EntryStream, History, Reader, ScanOptions, Stats,
     Store, Version,
 };
-use crate::types::{At, Entry, ErrorKind, Result};
+use crate::types::{At, Entry, ErrorKind, Position, Result};
 
 use super::command::{AtArgs, Shell};
 use super::output::note;
@@ -85,6 +85,14 @@ impl Shell {
 }
 
 impl State {
+    /// The position read at.
+    pub fn position(&self) -> Position {
+        match self {
+            State::Own(_, reader) => reader.position(),
+            State::Beside(reader) => reader.position(),
+        }
+    }
+
     /// The entry of a key.
     pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
         match self {

@@ -278,7 +278,7 @@ async fn the_state_that_a_trimmed_log_begins_at_is_taken_over() {
         }
         found
     };
-    let (state, _) = store.dump_state(Vec::new(), "state", true).await.unwrap();
+    let (state, _) = store.dump_state(None, Vec::new(), "state", true).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let events = vec![

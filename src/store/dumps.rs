@@ -111,7 +111,7 @@ async fn a_store_begins_with_a_state() {
     let store = world.filled("store").await;
     let before = entries(&store).await;
     let path = world.path("state");
-    let (_, summary) = store.dump_state(File::create(&path).unwrap(), "state", true).await.unwrap();
+    let (_, summary) = store.dump_state(None, File::create(&path).unwrap(), "state", true).await.unwrap();
     assert_eq!((summary.entries, summary.head.position), (before.len() as u64, store.head()));
     let floor = store.head();
     let restored = world.restore("other", &[&path]).unwrap();
@@ -155,7 +155,7 @@ async fn a_store_whose_only_snapshot_is_damaged_says_so() {
     let world = World::new();
     let store = world.filled("store").await;
     let path = world.path("state");
-    store.dump_state(File::create(&path).unwrap(), "state", true).await.unwrap();
+    store.dump_state(None, File::create(&path).unwrap(), "state", true).await.unwrap();
     world.restore("other", &[&path]).unwrap();
     let log = world.path("other").join(LOG_DIR);
     let snapshot = LogFiles::open(&Env::os(), &log).unwrap().snapshot().unwrap().path(&log);
@@ -180,7 +180,7 @@ async fn entries_of_an_index_that_nobody_keeps_up_are_left_out() {
     write(&store, 0..5).await;
     store.write(Context::new("test"), Batch::new().set(b"p", b"k", b"first")).await.unwrap();
     let path = world.path("state");
-    store.dump_state(File::create(&path).unwrap(), "state", true).await.unwrap();
+    store.dump_state(None, File::create(&path).unwrap(), "state", true).await.unwrap();
     let before = entries(&store).await;
     world.restore("other", &[&path]).unwrap();
     let other = world.builder("other").open().await.unwrap();
@@ -218,6 +218,6 @@ async fn a_base_that_is_left_of_a_lost_log_is_not_restored_over() {
     let restored = world.builder("empty").open().await.unwrap();
     assert_eq!(restored.head(), store.head());
     let nothing = world.builder("nothing").create().await.unwrap();
-    let error = nothing.dump_state(std::io::sink(), "x", true).await.unwrap_err();
+    let error = nothing.dump_state(None, std::io::sink(), "x", true).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 }

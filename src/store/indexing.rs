@@ -46,11 +46,18 @@ pub(crate) fn all_known(indexes: &IndexSet, stamped: &[ProjectionVersion]) -> bo
     })
 }
 
-/// The indexes that the store holds whole at a position, as a dump of its state names them.
-pub(crate) fn whole(shared: &Shared, at: Position) -> Vec<DumpedIndex> {
+/// The indexes that the store holds whole at a position, as a dump of its state names them, and whether these are all that there are entries of.
+pub(crate) fn whole_at(shared: &Shared, position: Position) -> (Vec<DumpedIndex>, bool) {
     let built = shared.built.lock();
-    let whole = built.iter().filter(|index| !index.name.starts_with(BUILDING) && index.since <= at);
-    whole.map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version }).collect()
+    let whole =
+        |projection: &&ProjectionVersion| !projection.name.starts_with(BUILDING) && projection.since <= position;
+    let indexes: Vec<DumpedIndex> = built
+        .iter()
+        .filter(whole)
+        .map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version })
+        .collect();
+    let all = indexes.len() == built.len();
+    (indexes, all)
 }
 
 /// The indexes that are to be built.

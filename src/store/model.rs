@@ -5,13 +5,16 @@
 //! of the past is what it was, whatever came after it; histories, differences, undo and rewind follow from that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::simulation::{Stepped, ready};
-use super::{Batch, Context, DiffOptions, Predicate, Reader, Rewound, ScanOptions, Settings};
+use super::{Batch, Context, DiffOptions, Predicate, Reader, Rewound, ScanOptions, Settings, Store};
 use crate::backends::MemoryBackend;
+use crate::dump::{DumpOptions, DumpSource, dump};
 use crate::env::sim::{Keep, SimWorld};
+use crate::log::LogFiles;
 use crate::types::{ErrorKind, Key, Position};
 
 type Keys = (u8, u8);
@@ -54,6 +57,8 @@ enum Op {
     Upkeep,
     Close,
     Crash(usize),
+    /// Into a dump, and a store that is restored from it goes on instead.
+    Move,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +103,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Upkeep),
         1 => Just(Op::Close),
         2 => (0usize..6).prop_map(Op::Crash),
+        1 => Just(Op::Move),
     ]
 }
 
@@ -262,6 +268,7 @@ impl World {
                 self.store().store.shared().log.close().unwrap();
                 self.end_process();
             }
+            Op::Move => self.relocate(),
             Op::Crash(ending) => {
                 self.pins.clear();
                 self.stepped = None;
@@ -279,6 +286,23 @@ impl World {
                 self.end_process();
             }
         }
+    }
+
+    fn relocate(&mut self) {
+        self.pins.clear();
+        self.store().store.shared().log.close().unwrap();
+        self.stepped = None;
+        let dir = Path::new("/store");
+        let files = LogFiles::open(&self.world.env(), &dir.join("log")).unwrap();
+        let options = DumpOptions { compress: self.head.0 % 2 == 0, ..DumpOptions::default() };
+        let (bytes, _) = dump(&self.world.env(), &files, options, Vec::new(), "dump", &mut |_, _| {}).unwrap();
+        (self.world, self.base) = (SimWorld::new(self.head.0), MemoryBackend::new());
+        let source = DumpSource::Stream { name: "dump".into(), input: Box::new(std::io::Cursor::new(bytes)) };
+        let builder = Store::builder(dir).settings(self.settings.clone()).with_env(self.world.env());
+        builder.restore(vec![source], false, &mut |_, _| {}).unwrap();
+        self.reopen();
+        assert_eq!(self.stepped.as_ref().unwrap().store.head(), self.head);
+        self.check();
     }
 
     fn end_process(&mut self) {
@@ -314,8 +338,8 @@ impl World {
             holds = result;
             batch = batch.check(partition(keys.0), key(keys.1), predicate);
         }
-        let mut touched = Touched::default();
-        touched.keys = writes.keys().map(|keys| (partition(keys.0).to_vec(), key(keys.1).to_vec())).collect();
+        let keys = writes.keys().map(|keys| (partition(keys.0).to_vec(), key(keys.1).to_vec())).collect();
+        let mut touched = Touched { keys, ranges: Vec::new() };
         if let Some((p, pre)) = range {
             touched.cover(&self.model, partition(p), prefix(pre));
         }
@@ -541,6 +565,8 @@ impl World {
             }
         }
         users.sort();
+        // Positions that were restored are noted for trims.
+        let own: Vec<_> = own.into_iter().filter(|(key, _)| !key.starts_with(b"\0\xffrestores\0\x01")).collect();
         assert_eq!(own, users);
     }
 }

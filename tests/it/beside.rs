@@ -62,6 +62,15 @@ fn every_reading_verb_works_beside_a_writer() {
     assert_eq!(shell.json(&["export"]).len(), 3, "a header and two entries");
     let stats = &shell.json(&["stats"])[0];
     assert_eq!((stats["head"].clone(), stats["entries"].clone()), (json!(3), json!(2)));
+    // A state of the past, and that of now, as stores of their own.
+    for (at, entries) in [("1", 1), ("2", 2), ("3", 2)] {
+        let path = |name: &str| shell.path(&format!("{name}-{at}")).display().to_string();
+        shell.ok(&["dump", "-o", &path("state"), "--state-only", "--at", at]);
+        shell.ok(&["--store", &path("restored"), "restore", &path("state")]);
+        let restored = shell.json(&["--store", &path("restored"), "scan", "p"]);
+        assert_eq!(restored, shell.json(&["scan", "p", "--at", at]));
+        assert_eq!(restored.len(), entries);
+    }
     shell.fails(&["get", "p", "nothing"], 3, "not_found");
     shell.fails(&["get", "p", "a", "--at", "99"], 2, "invalid");
     shell.fails(&["get", "p", "a", "--at", "nosuchmark"], 3, "not_found");

@@ -122,7 +122,7 @@ fn regenerate() {
     runtime.block_on(async {
         let store = Store::builder(&store_dir).settings(settings()).open().await.unwrap();
         let out = File::create(Path::new(FOLDER).join("state.dump")).unwrap();
-        store.dump_state(out, "state.dump", true).await.unwrap();
+        store.dump_state(None, out, "state.dump", true).await.unwrap();
         store.close().await.unwrap();
     });
     // Described from the files as they are now in the repository.

@@ -59,7 +59,7 @@ fn dump_bytes(dir: &Path, compress: bool) -> u64 {
 }
 
 async fn state_bytes(store: &Store) -> u64 {
-    store.dump_state(std::io::sink(), "state", true).await.unwrap().1.bytes
+    store.dump_state(None, std::io::sink(), "state", true).await.unwrap().1.bytes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,6 +27,7 @@ fn stamp(position: u64) -> Stamp {
         chain: Hash([position as u8; 32]),
         projections: Vec::new(),
         history: None,
+        redaction: Position::ZERO,
     }
 }
 
@@ -162,6 +163,7 @@ async fn a_stamp_comes_back_whole_from_another_process() {
     let mut whole = stamp(9);
     let index = |name: &str, since| ProjectionVersion { name: name.into(), version: u32::MAX, since: Position(since) };
     (whole.projections, whole.history) = (vec![index("a", 0), index("\u{e9}", 7)], Some(Position(3)));
+    whole.redaction = Position(2);
     write(&connect(&url, "test").await, &whole, &[], []).await.unwrap();
     assert_eq!(connect(&url, "test").await.stamp().await.unwrap(), Some(whole));
 }

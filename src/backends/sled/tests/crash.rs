@@ -87,7 +87,7 @@ async fn after_a_failure(backend: &SledBackend, work: Work, done: bool) {
         }
         Work::Merge => {
             expect(backend, 4).await;
-            while maintain(&backend, &[2]).await.unwrap() {}
+            while maintain(backend, &[2]).await.unwrap() {}
             expect(backend, 4).await;
         }
         Work::Clear => backend.clear().await.unwrap(),
@@ -111,7 +111,7 @@ async fn after_reopening(backend: &SledBackend, work: Work, done: bool, repeated
         expect(backend, 2).await;
     }
     write(backend, 9, &[], rows(9)).await.unwrap();
-    while maintain(&backend, &[2]).await.unwrap() {}
+    while maintain(backend, &[2]).await.unwrap() {}
     expect(backend, 9).await;
 }
 
