@@ -280,6 +280,10 @@ impl Writer<'_> {
                     changed |= transactions.len() != count;
                     for left in transactions {
                         let new = self.report.place(left.position);
+                        if self.report.state.is_some_and(|state| left.position <= state.at) {
+                            // What is left of it there is not what the old log left.
+                            left.digest = Digest::default();
+                        }
                         changed |= new != left.position;
                         left.position = new;
                     }

@@ -222,7 +222,7 @@ impl<'a> Pass<'a> {
             self.room += frame_room(frame.payload.len());
             self.appended += 1;
             if self.apply {
-                self.batch_bytes += frame.payload.len();
+                self.batch_bytes += frame.payload.len() + size_of::<Frame>();
                 self.batch.push(frame);
                 if self.batch_bytes >= BATCH_BYTES {
                     self.flush()?;

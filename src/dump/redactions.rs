@@ -27,8 +27,8 @@ impl Redactions {
             let Event::Redacted { transactions } = event else { continue };
             for redacted in transactions {
                 if let Some((digest, vouched)) = self.0.get_mut(&redacted.position) {
-                    // Of several redactions of one transaction the last one saw it as it is.
-                    *vouched = *digest == redacted.digest;
+                    // Of several redactions of one transaction the last one saw it as it is. None was seen of one below the floor.
+                    *vouched = *digest == redacted.digest || redacted.digest == Digest::default();
                 }
             }
         }

@@ -8,8 +8,9 @@ use tracing::Instrument as _;
 
 use super::engine::Shared;
 use super::submission::Command;
+use crate::backends::Backend;
 use crate::projection::{Keep, changes};
-use crate::types::{Error, Hash, Position, ProjectionVersion, Result, Stamp};
+use crate::types::{Error, ErrorKind, Hash, Position, ProjectionVersion, Result, Stamp};
 
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
 /// the position reached. Only what is synced is written. One at a time; others wait.
@@ -51,6 +52,12 @@ pub(crate) async fn write_frozen(
         let to = above.unwrap_or(layers.active()).floor();
         drop(layers);
         if to > base_position {
+            if !is_whole(base.as_ref(), base_position).await? {
+                let message = format!(
+                    "the base holds not all that was written to it, as when it is made anew and that failed, position=`{base_position}`; it is made anew when the redaction goes on, at the latest at the next open"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
             let built = built.filter(|_| to == frozen_at);
             let stamp = stamp_at(shared, to, built)?;
             let keep = shared.view.pins().pinned(to);
@@ -66,6 +73,14 @@ pub(crate) async fn write_frozen(
     histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
     tracing::debug!("checkpoint written");
     Ok(frozen_at)
+}
+
+/// Whether the base holds what it held when the layers came to rest on it. Not so after it was cleared and could not be filled: what
+/// is written then would be taken for the whole.
+pub(crate) async fn is_whole(base: &dyn Backend, position: Position) -> Result<bool> {
+    let stamp = base.stamp().await?;
+    // A write whose answer was lost may have been carried out.
+    Ok(stamp.map_or(Position::ZERO, |stamp| stamp.position) >= position)
 }
 
 /// One piece of the base's background work; `true` when there is more.

@@ -142,6 +142,14 @@ impl Shared {
         answer.await.map_err(|_| closed())
     }
 
+    /// Under a weaker durability the log does not show yet what was published: syncs what is not.
+    pub async fn sync_to(&self, position: Position) -> Result<()> {
+        if *self.log.follow().borrow() < position {
+            self.ask(Command::Sync).await??;
+        }
+        Ok(())
+    }
+
     /// Waits while memory is above the hard limit.
     async fn wait_for_memory(&self) -> Result<()> {
         let full = || self.view.layers().bytes() >= self.settings.memtable_hard_bytes;

@@ -10,7 +10,7 @@ use super::reader::Reader;
 use crate::event::Transaction;
 use crate::log::Log;
 use crate::projection::{Pin, Timelines};
-use crate::types::{Key, KeyRange, Position, Result, Slice, Timestamp};
+use crate::types::{Error, ErrorKind, Key, KeyRange, Position, Result, Slice, Timestamp};
 
 /// Versions looked up in the log at a time.
 const PAGE_VERSIONS: usize = 64;
@@ -93,7 +93,8 @@ page_stream!(History, Version);
 impl History {
     fn new(reader: &Reader, from: &[u8], to: Vec<u8>) -> History {
         let (shared, pin) = (reader.shared().clone(), reader.pin().clone());
-        let floor = shared.log.floor();
+        // A reader from before a trim reads on below the floor.
+        let floor = shared.log.floor().min(pin.position());
         let timelines = Timelines::new(shared.view.clone(), pin.clone(), floor, from, to);
         History { pages: PageStream::new(VersionPages { shared, _pin: pin, floor, timelines, ready: VecDeque::new() }) }
     }
@@ -122,6 +123,9 @@ impl Pages for VersionPages {
         let changes: Vec<_> = self.ready.drain(..self.ready.len().min(PAGE_VERSIONS)).collect();
         let above = changes.iter().map(|(_, position, _)| *position).filter(|position| *position > self.floor);
         let (log, positions) = (self.shared.log.clone(), above.collect::<Vec<_>>());
+        if let Some(newest) = positions.iter().max() {
+            self.shared.sync_to(*newest).await?;
+        }
         let mut origins = on_blocking_thread(move || origins(log.as_ref(), &positions)).await??.into_iter();
         let mut versions = Vec::with_capacity(changes.len());
         for (encoded_key, position, lives) in changes {
@@ -135,30 +139,37 @@ impl Pages for VersionPages {
                 None => false,
             };
             let value = found.map(|(_, value)| value).filter(|_| !redacted);
-            let origin = if position > self.floor { origins.next() } else { None };
+            let origin = if position > self.floor { origins.next().flatten() } else { None };
             versions.push(Version { encoded_key, position, value, redacted, origin });
         }
         Ok(versions)
     }
 }
 
-/// The origins of what was written at these positions.
-fn origins(log: &dyn Log, positions: &[Position]) -> Result<Vec<Origin>> {
-    let mut origins: Vec<Origin> = Vec::with_capacity(positions.len());
+/// The origins of what was written at these positions, one for each; none for what a trim removed meanwhile.
+fn origins(log: &dyn Log, positions: &[Position]) -> Result<Vec<Option<Origin>>> {
+    let mut origins: Vec<Option<Origin>> = Vec::with_capacity(positions.len());
     for (at, &position) in positions.iter().enumerate() {
         let same = at.checked_sub(1).filter(|&before| positions.get(before) == Some(&position));
         if let Some(origin) = same.and_then(|before| origins.get(before)).cloned() {
             origins.push(origin);
             continue;
         }
-        let Some(frame) = log.read(position)?.next().transpose()? else { continue };
+        if position <= log.floor() {
+            origins.push(None);
+            continue;
+        }
+        let frame = log.read(position)?.next().transpose()?;
+        let frame = frame.filter(|frame| frame.position == position).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, format!("the log does not give what was synced, position=`{position}`"))
+        })?;
         let transaction = Transaction::decode(frame.payload)?;
-        origins.push(Origin {
+        origins.push(Some(Origin {
             time: frame.time,
             actor: transaction.actor,
             reason: transaction.reason,
             request_id: transaction.request.map(|request| request.id),
-        });
+        }));
     }
     Ok(origins)
 }

@@ -89,8 +89,15 @@ impl Store {
         if missing.is_empty() {
             return Ok(());
         }
+        let redaction = shared.base_redaction();
         self.insert_entries(&missing).await?;
         let since = self.leave_trace("an index was built").await?;
+        let _no_redaction = shared.trimming.lock().await;
+        if shared.base_redaction() != redaction {
+            // The base was made anew meanwhile, without the entries that were there already.
+            let message = "a redaction made the base anew while an index was being built; it is built again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         // All entries are frozen with this checkpoint, so the stamp of its last write may name the index as whole.
         let former = shared.built.lock().clone();
         let mut built = shared.indexes.versions();

@@ -243,9 +243,7 @@ fn archives(shared: &Shared, named: Option<&Path>) -> Vec<PathBuf> {
 
 /// Looks through everything that is stored up to a position.
 async fn find(shared: &Arc<Shared>, what: &Redact, archives: &[PathBuf], to: Position) -> Result<Plan> {
-    if *shared.log.follow().borrow() < to {
-        shared.ask(super::submission::Command::Sync).await??;
-    }
+    shared.sync_to(to).await?;
     let (log, what, archives) = (shared.log.clone(), what.clone(), archives.to_vec());
     let env = (shared.env.clone(), shared.log_dir.clone());
     let (mut plan, restores) = on_blocking_thread({
@@ -372,6 +370,14 @@ fn left_of(payload: &Bytes, keys: &[(Bytes, Bytes)], reason: bool) -> Result<Byt
 
 /// Everything behind the transaction at `redaction`. Can be done again at any time.
 async fn complete(shared: &Arc<Shared>, redaction: Position, archives: &[PathBuf]) -> Result<()> {
+    {
+        // It was cleared, and filling it failed.
+        let _no_checkpoint = shared.checkpointing.lock().await;
+        let layers = shared.view.layers();
+        if !checkpoint::is_whole(layers.base().as_ref(), layers.base_position()).await? {
+            rebuild_base(shared, shared.base_redaction()).await?;
+        }
+    }
     // What is in memory is in the base then, and made anew with it; and the log shows the transaction, whatever the durability.
     checkpoint::run(shared).await?;
     let erased = said(shared, redaction)?;
@@ -387,6 +393,8 @@ async fn complete(shared: &Arc<Shared>, redaction: Position, archives: &[PathBuf
             Some(vouched) => Ok(Some(vouched.clone())),
             // Redacted once more since, the transaction is not what this one left of it; it holds none of the values then.
             None if left == *payload => Ok(None),
+            // It was below the floor when it was redacted, and came back with an older dump.
+            None if said.digest == Digest::default() => Ok(Some(left)),
             None => Err(damaged(shared, position, "what is left of it is not what the redaction recorded")),
         }
     };

@@ -13,6 +13,8 @@ use crate::types::{At, Error, ErrorKind, KeyRange, Result};
 
 /// Up to so many keys are written one by one, so that what did not change keeps its version; above, a range is restored as a whole.
 const SINGLE_KEYS_MAX: u64 = if cfg!(test) { 8 } else { 10_000 };
+/// The same in bytes of keys and values.
+const SINGLE_BYTES_MAX: usize = 8 << 20;
 
 /// How many keys a rewind changes, or would change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,24 +98,28 @@ async fn rewind_range(
     let range = KeyRange::new(partition, prefix);
     // What comes into the range while this is decided makes it decide again.
     tx.note_range(&range);
-    let now = Reader::at(shared, tx.position())?;
+    let now = Reader::pinned(shared.clone(), tx.pin().clone());
     let mut single = Vec::new();
-    let mut differing = Rewound::default();
+    let (mut differing, mut bytes) = (Rewound::default(), 0);
     for_each_difference(then, &now, &range, |difference| {
         differing.count(&difference);
-        if differing.total() <= SINGLE_KEYS_MAX {
+        bytes += difference.encoded_key.len() + difference.old.as_ref().map_or(0, |entry| entry.value.len());
+        if differing.total() <= SINGLE_KEYS_MAX && bytes <= SINGLE_BYTES_MAX {
             single.push(difference);
         }
     })
     .await?;
     rewound.restored += differing.restored;
     rewound.removed += differing.removed;
-    if differing.total() > SINGLE_KEYS_MAX {
+    if differing.total() > SINGLE_KEYS_MAX || bytes > SINGLE_BYTES_MAX {
         return tx.restore_range(partition, prefix, then.position()).await;
     }
     for difference in single {
         match &difference.old {
-            Some(entry) => tx.set(partition, &difference.key(), &entry.value)?,
+            Some(entry) => {
+                tx.note_erasable(&entry.encoded_key, entry.version);
+                tx.set(partition, &difference.key(), &entry.value)?;
+            }
             None => tx.delete(partition, &difference.key())?,
         }
     }

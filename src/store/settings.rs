@@ -124,6 +124,12 @@ impl Settings {
         if matches!(self.retention, Retention::Days(0) | Retention::Bytes(0)) {
             return invalid("retention=`0`; keep something".to_owned());
         }
+        if !self.history && self.retention != Retention::Never {
+            return invalid(
+                "retention together with history=`false`; without a history no earlier state can become the floor"
+                    .to_owned(),
+            );
+        }
         if self.scrub_interval_hours == 0 {
             return invalid("scrub_interval_hours=`0`; to have no scrub set scrub_bytes_per_second to 0".to_owned());
         }

@@ -14,7 +14,7 @@ use super::prepare::{check_key, check_range, check_readable, check_value};
 use super::reader::{Reader, ScanOptions};
 use crate::event::Event;
 use crate::log::LogError;
-use crate::projection::{Pin, Restored, Scanner};
+use crate::projection::{Pin, Restored, Scanner, redaction_key};
 use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, Limits, Position, Result, Slice};
 
 /// What an entry that is restored costs beside its bytes, in the transaction and then in the memtable.
@@ -303,14 +303,31 @@ impl Tx {
             let now = self.shared.view.get(&entry.encoded_key, self.position()).await?;
             match now.filter(|(_, value)| *value == entry.value) {
                 // It is what it was: the delete that was noted for it is taken back.
-                Some(_) => self.forget(&entry.encoded_key),
-                None => self.set(partition, &key, &entry.value)?,
+                Some(_) if !self.deletes(&entry.encoded_key) => self.forget(&entry.encoded_key),
+                _ => {
+                    self.note_erasable(&entry.encoded_key, entry.version);
+                    self.set(partition, &key, &entry.value)?;
+                }
             }
             if self.state.lock().writes.len() > Limits::TRANSACTION_OPERATIONS_MAX {
                 return Err(too_large_to_restore(partition, prefix, Limits::TRANSACTION_OPERATIONS_MAX));
             }
         }
         Ok(())
+    }
+
+    /// Whether a range operation of this transaction covers a key.
+    fn deletes(&self, key: &[u8]) -> bool {
+        self.state.lock().ranges.iter().any(|range| range.contains(key))
+    }
+
+    pub(super) fn pin(&self) -> &Pin {
+        &self.pin
+    }
+
+    /// Records that a value of the past is about to be written again: a redaction of it makes the transaction decide again.
+    pub(super) fn note_erasable(&self, key: &[u8], version: Position) {
+        self.state.lock().reads.keys.push(redaction_key(key, version));
     }
 
     fn forget(&self, key: &[u8]) {

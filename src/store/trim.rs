@@ -141,8 +141,13 @@ impl Store {
                 let _one = shared.trimming.lock().await;
                 // What is to be erased below the new floor is found in the log, and not there any more.
                 redact::finish(shared).await?;
-                let mut trim = Trim { store: &store, archive, floor: wanted.max(shared.log.floor()), asked: None };
+                let current = shared.log.floor();
+                let mut trim = Trim { store: &store, archive, floor: wanted.max(current), asked: None };
                 trim.settle_floor(marks).await?;
+                if marks == Marks::Respect && trim.floor <= current {
+                    // Nobody asked for the former snapshot to be given up.
+                    return Ok(Trimmed { floor: current, segments: 0, bytes: 0 });
+                }
                 trim.run(context, dry_run).await
             })
         });

@@ -106,28 +106,30 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     }
     // Checks that the state before is there, and keeps it.
     let before = Reader::at(shared, first.previous())?;
-    synced(shared, head).await?;
+    shared.sync_to(head).await?;
     let log = shared.log.clone();
     let Found { touched, dependents } = on_blocking_thread(move || find(log.as_ref(), first, last, head)).await??;
-    let mut keys = Vec::new();
+    let (mut keys, mut bytes) = (Vec::new(), 0);
     for key in touched.keys {
         let now = tx.read(&key).await?.map(|(_, value)| value);
-        let then = shared.value_at(&key, before.position()).await?.map(|(_, value)| value);
-        if now != then {
-            keys.push((key, then.map(|value| value.to_vec())));
+        let then = shared.value_at(&key, before.position()).await?;
+        if now.as_ref() == then.as_ref().map(|(_, value)| value) {
+            continue;
         }
+        bytes += key.len() + then.as_ref().map_or(0, |(_, value)| value.len());
+        if bytes > Limits::TRANSACTION_BYTES_MAX {
+            let limit = Limits::TRANSACTION_BYTES_MAX;
+            let message = format!("too much to undo at once, limit=`{limit}` bytes; undo fewer transactions");
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some((version, _)) = &then {
+            tx.note_erasable(&key, *version);
+        }
+        keys.push((key, then.map(|(_, value)| value.to_vec())));
     }
     let ranges: Vec<KeyRange> = touched.ranges.into_values().collect();
     ranges.iter().for_each(|range| tx.note_range(range));
     Ok(Undo { undone: first..=last, keys, ranges, dependents })
-}
-
-/// Under a weaker durability the log does not show yet what was published.
-async fn synced(shared: &Arc<Shared>, head: Position) -> Result<()> {
-    if *shared.log.follow().borrow() < head {
-        shared.ask(super::submission::Command::Sync).await??;
-    }
-    Ok(())
 }
 
 fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Result<Found> {

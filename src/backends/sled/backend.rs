@@ -314,6 +314,10 @@ impl SledBackend {
             tiers::pick(&bytes)
         };
         let Held { current, past, swept } = &state.held;
+        // Before anything else: a delete that is dropped from `current` would uncover what it hides there.
+        if !past.is_empty() && !state.readable.has_past() {
+            return Some(Work::Past { inputs: past.to_vec(), all: true });
+        }
         if let Some(run) = run(current) {
             let lowest = run.start == 0;
             return Some(Work::Current { inputs: current.get(run)?.to_vec(), lowest });
@@ -321,8 +325,8 @@ impl SledBackend {
         if past.is_empty() {
             return None;
         }
-        let begins = state.stamp.as_ref().and_then(|stamp| stamp.history);
-        if !state.readable.has_past() || begins.is_some_and(|begins| begins > *swept) {
+        // What readers still hold is swept once more when they go.
+        if state.stamp.as_ref().is_some_and(|stamp| stamp.history.is_some()) && state.readable.oldest() > *swept {
             return Some(Work::Past { inputs: past.to_vec(), all: true });
         }
         let run = run(past)?;

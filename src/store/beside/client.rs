@@ -41,6 +41,8 @@ pub struct BesideReader {
 struct Connection {
     from: BufReader<OwnedReadHalf>,
     to: OwnedWriteHalf,
+    /// Between a request and its answer. Who was cancelled there leaves an answer behind that nobody asked for.
+    waiting: bool,
 }
 
 impl BesideReader {
@@ -140,8 +142,15 @@ impl BesideReader {
 
     async fn ask(&self, request: &Request) -> Result<Answer> {
         let mut connection = self.connection.lock().await;
+        if connection.waiting {
+            let message = "an earlier read over this connection was cancelled before its answer came; connect anew";
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
+        connection.waiting = true;
         connection.send(request).await?;
-        connection.next().await
+        let answer = connection.next().await;
+        connection.waiting = false;
+        answer
     }
 
     /// Over a connection of its own, at the same position.
@@ -163,7 +172,7 @@ impl Connection {
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         })?;
         let (read, to) = stream.into_split();
-        let mut connection = Connection { from: BufReader::new(read), to };
+        let mut connection = Connection { from: BufReader::new(read), to, waiting: false };
         connection.send(&Hello { protocol: PROTOCOL, at: at.map(At::to_string) }).await?;
         match connection.next().await? {
             Answer::Hello { log_id, position, .. } => {

@@ -4,6 +4,7 @@
 //! open that its owners have let go. Whoever asks slowly waits for nobody but himself.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -63,7 +64,9 @@ pub(in crate::store) fn listen(
     let served = Served { shared: Arc::downgrade(shared), threads: Arc::downgrade(threads) };
     let mut ended = shared.ended.subscribe();
     let entered = runtime.enter();
-    let listener = UnixListener::from_std(listener)?;
+    // It panics on a runtime without I/O, and says so in no other way.
+    let listener = std::panic::catch_unwind(AssertUnwindSafe(|| UnixListener::from_std(listener)))
+        .map_err(|_| io::Error::new(io::ErrorKind::Unsupported, "the tokio runtime was built without I/O"))??;
     drop(entered);
     runtime.spawn(async move {
         tokio::select! {
@@ -102,6 +105,19 @@ async fn accept(listener: UnixListener, served: Served) {
     }
 }
 
+/// Sends an answer; who does not take it for so long does not want it.
+async fn tell(to: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> Result<()> {
+    tokio::time::timeout(IDLE, send(to, answer)).await.unwrap_or_else(|_| Err(stalled()))
+}
+
+async fn flush(to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+    tokio::time::timeout(IDLE, to.flush()).await.map_or_else(|_| Err(stalled()), |flushed| flushed.map_err(broken))
+}
+
+fn stalled() -> Error {
+    Error::new(ErrorKind::Closed, "a reader beside the store takes no answers")
+}
+
 async fn serve(stream: UnixStream, served: Served) -> Result<()> {
     let (read, write) = stream.into_split();
     let (mut from, mut to) = (BufReader::new(read), BufWriter::with_capacity(BUFFER_BYTES, write));
@@ -109,8 +125,8 @@ async fn serve(stream: UnixStream, served: Served) -> Result<()> {
         Ok(Some(reader)) => reader,
         Ok(None) => return Ok(()),
         Err(error) => {
-            send(&mut to, &Answer::from(&error)).await?;
-            return to.flush().await.map_err(broken);
+            tell(&mut to, &Answer::from(&error)).await?;
+            return flush(&mut to).await;
         }
     };
     let hello = Answer::Hello {
@@ -118,8 +134,8 @@ async fn serve(stream: UnixStream, served: Served) -> Result<()> {
         log_id: reader.shared().log.id().to_string(),
         position: reader.position().0,
     };
-    send(&mut to, &hello).await?;
-    to.flush().await.map_err(broken)?;
+    tell(&mut to, &hello).await?;
+    flush(&mut to).await?;
     while let Ok(request) = tokio::time::timeout(IDLE, receive(&mut from, REQUEST_BYTES_MAX)).await {
         let answered = match request {
             Ok(None) => return Ok(()),
@@ -127,9 +143,9 @@ async fn serve(stream: UnixStream, served: Served) -> Result<()> {
             Err(error) => Err(error),
         };
         if let Err(error) = answered {
-            send(&mut to, &Answer::from(&error)).await?;
+            tell(&mut to, &Answer::from(&error)).await?;
         }
-        to.flush().await.map_err(broken)?;
+        flush(&mut to).await?;
     }
     Ok(())
 }
@@ -156,7 +172,7 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
     match request {
         Request::Get { partition, key } => {
             let entry = reader.get(&partition.0, &key.0).await?;
-            return send(to, &Answer::Entry(entry.as_ref().map(WireEntry::from))).await;
+            return tell(to, &Answer::Entry(entry.as_ref().map(WireEntry::from))).await;
         }
         Request::Stats => {
             let stats = served.store()?.stats().await?;
@@ -170,19 +186,19 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
                 memory_bytes: stats.memory_bytes,
                 base_bytes: stats.base_bytes,
             };
-            return send(to, &Answer::Stats(stats)).await;
+            return tell(to, &Answer::Stats(stats)).await;
         }
         Request::Scan { from, to: end, limit } => {
             let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
             let mut entries = reader.scan_encoded(&from.0, end.0, limit);
             while let Some(entry) = entries.next().await {
-                send(to, &Answer::Entry(Some(WireEntry::from(&entry?)))).await?;
+                tell(to, &Answer::Entry(Some(WireEntry::from(&entry?)))).await?;
             }
         }
         Request::History { from, to: end } => {
             let mut versions = reader.history_encoded(&from.0, end.0);
             while let Some(version) = versions.next().await {
-                send(to, &Answer::Version(wire_version(&version?))).await?;
+                tell(to, &Answer::Version(wire_version(&version?))).await?;
             }
         }
         Request::Diff { a, b, scope } => {
@@ -200,11 +216,11 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
                     |entry: &Option<Entry>| entry.as_ref().map(|entry| (entry.version.0, Text::from(&entry.value)));
                 let key = Text::from(&difference.encoded_key);
                 let (old, new) = (side(&difference.old), side(&difference.new));
-                send(to, &Answer::Difference { key, old, new }).await?;
+                tell(to, &Answer::Difference { key, old, new }).await?;
             }
         }
     }
-    send(to, &Answer::End).await
+    tell(to, &Answer::End).await
 }
 
 fn wire_version(version: &Version) -> WireVersion {
