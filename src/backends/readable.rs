@@ -114,6 +114,7 @@ mod tests {
             chain: Hash([0; 32]),
             projections: Vec::new(),
             history: history.map(Position),
+            redaction: Position::ZERO,
         }
     }
 

@@ -14,8 +14,8 @@ use crate::types::{At, Error, ErrorKind, Result};
 use super::base::Base;
 use super::output::{self, Ended, Output};
 use super::{
-    apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, repair,
-    restore, rewind, scan, set, show, stats, tail, undo, verify,
+    apply, bench, checkpoint, delete, delete_range, diff, dump, export, get, history, import, init, log, mark, redact,
+    repair, restore, rewind, scan, set, show, stats, tail, trim, undo, verify,
 };
 
 /// An embeddable, event-sourced, log-structured metadata store.
@@ -82,6 +82,8 @@ enum Verb {
     Verify(verify::VerifyArgs),
     Repair(repair::RepairArgs),
     Checkpoint(checkpoint::CheckpointArgs),
+    Trim(trim::TrimArgs),
+    Redact(redact::RedactArgs),
     Stats(stats::StatsArgs),
     Bench(bench::BenchArgs),
 }
@@ -206,6 +208,8 @@ impl Verb {
             Verb::Verify(args) => verify::run(args, shell).await,
             Verb::Repair(args) => repair::run(args, shell).await,
             Verb::Checkpoint(args) => checkpoint::run(args, shell).await,
+            Verb::Trim(args) => trim::run(args, shell).await,
+            Verb::Redact(args) => redact::run(args, shell).await,
             Verb::Stats(args) => stats::run(args, shell).await,
             Verb::Bench(args) => bench::run(args, shell).await,
         }
@@ -300,6 +304,15 @@ mod tests {
             "lakelog repair --from copy --yes",
             "lakelog repair --salvage new --yes",
             "lakelog checkpoint --dry-run",
+            "lakelog trim --before 7 --archive d --dry-run --actor a --reason r",
+            "lakelog trim --before release",
+            "lakelog redact --partition p --key k --archive d --dry-run --actor a --reason r",
+            "lakelog redact --position 7",
+            "lakelog log --archive d",
+            "lakelog show 1 --archive d",
+            "lakelog tail --archive d",
+            "lakelog dump -o x --archive d",
+            "lakelog verify --archive d",
             "lakelog stats --json",
             "lakelog bench --quick --only set-64 --dir d --check f",
         ] {
@@ -322,6 +335,11 @@ mod tests {
             "lakelog log --prefix x",
             "lakelog log --kind nonsense",
             "lakelog import x --request-id i",
+            "lakelog trim",
+            "lakelog redact",
+            "lakelog redact --key k",
+            "lakelog redact --position 7 --partition p --key k",
+            "lakelog trim --before 7 --request-id i",
             "lakelog mark",
             "lakelog mark m --list",
             "lakelog mark m --delete n",

@@ -14,7 +14,7 @@ use crate::types::{Position, Result};
 use super::command::Shell;
 use super::output::{Ended, note};
 use super::progress::Progress;
-use super::reading;
+use super::reading::{self, ArchiveArgs};
 use super::unfinished::Unfinished;
 
 /// Writes the log into a file that proves itself and can be restored; also beside a process that has the store open
@@ -37,6 +37,8 @@ pub struct DumpArgs {
     /// Do not compress
     #[arg(long)]
     no_compress: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// What `dump` and `restore` say of a dump.
@@ -120,7 +122,7 @@ async fn write(
         return dumped.map(|(_, summary)| summary);
     }
     let options = DumpOptions { since: args.since.map(Position), at: args.at.map(Position), compress };
-    let files = reading::open(shell)?;
+    let files = reading::open(shell, &args.archive)?;
     let from = options.since.unwrap_or(files.floor().position);
     let total = options.at.unwrap_or(files.synced()).0.saturating_sub(from.0);
     let mut bar = Progress::new("dumping", "transactions", Some(total));

@@ -36,6 +36,7 @@ struct Listed {
     actor: Option<String>,
     deleted: bool,
     value: Option<Base64>,
+    redacted: bool,
     reason: Option<String>,
     request_id: Option<String>,
     partition: Name,
@@ -50,7 +51,8 @@ impl From<Version> for Listed {
             position: version.position.0,
             time: origin.map(|origin| origin.time.to_string()),
             actor: origin.map(|origin| origin.actor.clone()),
-            deleted: version.value.is_none(),
+            deleted: version.value.is_none() && !version.redacted,
+            redacted: version.redacted,
             value: version.value.map(|value| Base64(value.to_vec())),
             reason: origin.and_then(|origin| origin.reason.clone()),
             request_id: origin.and_then(|origin| origin.request_id.clone()),
@@ -66,6 +68,7 @@ impl fmt::Display for Listed {
         write!(f, "{}  {time}  {}  {}  ", self.position, shown(actor.as_bytes()), shown(&self.key.0))?;
         match &self.value {
             Some(value) => write!(f, "= {}", shown(&value.0))?,
+            None if self.redacted => f.write_str("redacted")?,
             None => f.write_str("deleted")?,
         }
         match &self.reason {

@@ -6,7 +6,7 @@ use crate::types::Result;
 
 use super::command::Shell;
 use super::output::Ended;
-use super::reading;
+use super::reading::{self, ArchiveArgs};
 use super::transactions::FilterArgs;
 
 /// Lists transactions: who changed what, when and why. Works beside a process that has the store open
@@ -20,12 +20,14 @@ pub struct LogArgs {
     /// The newest first
     #[arg(long)]
     reverse: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// Reads the files only.
 pub async fn run(args: LogArgs, shell: &mut Shell) -> Result<Ended> {
     let filter = args.filter.filter(shell.hex)?;
-    let files = reading::open(shell)?;
+    let files = reading::open(shell, &args.archive)?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     if left == 0 {
         return Ok(Ended::Done);

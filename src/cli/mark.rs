@@ -16,7 +16,7 @@ use super::command::Shell;
 use super::context::{ContextArgs, RequestArgs, context};
 use super::keys::signing_key;
 use super::output::Ended;
-use super::reading;
+use super::reading::{self, ArchiveArgs};
 use super::text::shown;
 
 /// Names a position, lists the names, or takes one away
@@ -118,7 +118,7 @@ async fn sign(key: &SigningKey, at: Option<&At>, shell: &mut Shell) -> Result<En
     let position = match at {
         None => None,
         Some(At::Position(position)) => Some(*position),
-        Some(At::Time(time)) => Some(reading::open(shell)?.position_at(*time)?),
+        Some(At::Time(time)) => Some(reading::open(shell, &ArchiveArgs::default())?.position_at(*time)?),
         Some(at @ At::Mark(_)) => Some(shell.with_store(async |store, _| store.resolve(at).await).await?),
     };
     let signed = sign_head(&Env::os(), &shell.dir, position, key)?;

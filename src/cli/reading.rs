@@ -1,5 +1,9 @@
 //! Reading the log's files, beside a process that has the store open or without one: what `log`, `show` and `tail` share.
 
+use std::path::PathBuf;
+
+use clap::Args;
+
 use crate::env::Env;
 use crate::event::Transaction;
 use crate::log::{Check, Frame, LogFiles};
@@ -12,13 +16,25 @@ use super::transactions::{Filter, Listed};
 /// Transactions held at once when listing backwards.
 const CHUNK: u64 = 1024;
 
-/// The log's files of a store.
+/// `--archive`, for verbs that read the log's files.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ArchiveArgs {
+    /// Read positions below the floor from the directory that `trim --archive` filled
+    #[arg(long, value_name = "DIR")]
+    pub archive: Option<PathBuf>,
+}
+
+/// The log's files of a store, with its archive if one is given.
 ///
 /// # Errors
 ///
-/// As [`LogFiles::open`].
-pub fn open(shell: &Shell) -> Result<LogFiles> {
-    Ok(LogFiles::open(&Env::os(), &shell.dir.join(LOG_DIR))?)
+/// As [`LogFiles::open_with_archive`].
+pub fn open(shell: &Shell, archive: &ArchiveArgs) -> Result<LogFiles> {
+    let (env, dir) = (Env::os(), shell.dir.join(LOG_DIR));
+    Ok(match &archive.archive {
+        Some(archive) => LogFiles::open_with_archive(&env, &dir, archive)?,
+        None => LogFiles::open(&env, &dir)?,
+    })
 }
 
 /// Hands the transactions that the filter accepts to `found`, in order, until it says that it has enough. Returns the position

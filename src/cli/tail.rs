@@ -8,7 +8,7 @@ use crate::types::{Position, Result};
 
 use super::command::Shell;
 use super::output::Ended;
-use super::reading;
+use super::reading::{self, ArchiveArgs};
 use super::transactions::Filter;
 
 /// Shown when no position is given.
@@ -25,11 +25,13 @@ pub struct TailArgs {
     /// Go on as transactions become durable, until interrupted
     #[arg(long)]
     follow: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// Reads the files only.
 pub async fn run(args: TailArgs, shell: &mut Shell) -> Result<Ended> {
-    let files = reading::open(shell)?;
+    let files = reading::open(shell, &args.archive)?;
     let last = Position(files.synced().0.saturating_sub(LAST - 1)).max(files.floor().position.next());
     let mut next = args.from.map_or(last, |from| Position(from.max(1)));
     loop {

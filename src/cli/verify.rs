@@ -8,8 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::diagnostics::{
-    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_dump_signed,
-    verify_signed,
+    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_archive,
+    verify_dump_signed, verify_signed,
 };
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
@@ -30,6 +30,9 @@ pub struct VerifyArgs {
     /// A dump to check without restoring it, instead of the store; - is standard input
     #[arg(value_name = "DUMP|-")]
     dump: Option<PathBuf>,
+    /// Check what `trim --archive` kept in this directory too
+    #[arg(long, value_name = "DIR", conflicts_with = "dump")]
+    archive: Option<PathBuf>,
     /// Prove signed heads too: the public key in PEM
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -155,6 +158,9 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     };
     drop(bar);
     let mut report = report?;
+    if let Some(archive) = &args.archive {
+        report.problems.extend(verify_archive(&Env::os(), &shell.dir, archive)?);
+    }
     // Only the embedded base is compared with the log.
     if shell.base.is_some() && !report.skipped.contains(&"views") {
         report.skipped.push("views");

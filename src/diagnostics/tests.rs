@@ -58,7 +58,7 @@ impl World {
     }
 
     pub fn segment(&self, number: usize) -> PathBuf {
-        LogFiles::open(&self.env, &self.log_dir()).unwrap().segments()[number].id.path(&self.log_dir())
+        LogFiles::open(&self.env, &self.log_dir()).unwrap().segments()[number].path(&self.log_dir())
     }
 
     fn base(&self) -> Arc<dyn Backend> {
@@ -198,7 +198,7 @@ async fn a_missing_segment_is_named_and_a_repair_leaves_everything_alone() {
 async fn a_torn_tail_is_no_damage_and_a_repair_cuts_it() {
     let world = World::new().filled().await;
     let files = LogFiles::open(&world.env, &world.log_dir()).unwrap();
-    let active = files.segments().last().unwrap().id.path(&world.log_dir());
+    let active = files.segments().last().unwrap().path(&world.log_dir());
     let mut bytes = fs::read(&active).unwrap();
     let end = bytes.iter().rposition(|&byte| byte != 0).unwrap().next_multiple_of(8);
     bytes[end + 88..end + 100].fill(7);

@@ -94,6 +94,16 @@ pub enum Stage {
     Views,
 }
 
+/// Verifies the archive of the log of the store in `dir`: that it goes with the log, checksums, place, order and chain of every frame in
+/// it, and its snapshots. Works beside a process that has the store open, and on one that does not open. Gives what is wrong.
+///
+/// # Errors
+/// `not_found` without a store or an archive, `conflict` for one that does not go with the log; others as [`verify`].
+pub fn verify_archive(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<VerifyProblem>> {
+    let problems = log::verify_archive(env, &dir.join(LOG_DIR), archive)?;
+    Ok(problems.into_iter().map(VerifyProblem::of_log).collect())
+}
+
 /// Verifies a store in its directory: manifest, checksums, place, order and chain of every frame, that each transaction decodes,
 /// the base's stamp, and every entry of the base against views rebuilt from the log.
 ///
@@ -319,5 +329,5 @@ fn placed(problem: VerifyProblem, log_dir: &Path, segments: &[SegmentEntry]) -> 
     let position = problem.positions.map_or(Position::ZERO, |(first, _)| first);
     let index = segments.partition_point(|entry| entry.first <= position);
     let segment = index.checked_sub(1).and_then(|index| segments.get(index));
-    VerifyProblem { file: segment.map_or_else(|| log_dir.to_path_buf(), |entry| entry.id.path(log_dir)), ..problem }
+    VerifyProblem { file: segment.map_or_else(|| log_dir.to_path_buf(), |entry| entry.path(log_dir)), ..problem }
 }

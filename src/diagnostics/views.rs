@@ -62,7 +62,8 @@ async fn compare_over(
     let rebuilding = base_in(env, scratch, SCRATCH_CACHE_BYTES)?;
     let mut without_indexes = rules(&stamp.projections) != rules(&indexes.versions());
     if let Some(snapshot) = files.snapshot() {
-        let held = seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref()).await?;
+        let held =
+            seed(env, files.dir(), stamp.log_id, &snapshot, &indexes, rebuilding.as_ref(), Position::ZERO).await?;
         without_indexes |= rules(&held) != rules(&indexes.versions());
     }
     let floor = files.floor().position;

@@ -61,13 +61,20 @@ pub fn dump<W: Write + Send + 'static>(
         return Err(DumpError::Invalid { detail });
     }
     let snapshot = match files.snapshot().filter(|_| kind == DumpKind::Full) {
-        Some(snapshot) => match SnapshotReader::open(env, files.dir(), files.id(), &snapshot) {
+        Some(snapshot) => match SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot) {
             // A trim since the floor was asked for may have removed it.
             Err(_) if files.refresh().is_ok() && files.floor() != floor => {
                 return Err(LogError::BelowFloor { position: floor.position, floor: files.floor().position }.into());
             }
             reader => Some(reader?),
         },
+        None if kind == DumpKind::Full && base.position > Position::ZERO => {
+            let detail = format!(
+                "the state that the archive begins at is not in it, position=`{}`; dump since there",
+                base.position
+            );
+            return Err(DumpError::Invalid { detail });
+        }
         None => None,
     };
     let indexes = snapshot.as_ref().map(|snapshot| snapshot.indexes().to_vec()).unwrap_or_default();

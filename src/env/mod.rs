@@ -50,6 +50,22 @@ pub trait Fs: Debug + Send + Sync {
     fn lock(&self, path: &Path, content: &[u8]) -> io::Result<Box<dyn Lock>>;
 }
 
+/// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
+/// worth nothing when the store's own name is lost with the power.
+pub(crate) fn create_dir_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
+    let here = Path::new(".");
+    let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
+    let mut unsynced = Vec::new();
+    for path in missing {
+        if fs.exists(path)? {
+            break;
+        }
+        unsynced.push(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here));
+    }
+    fs.create_dir_all(dir)?;
+    unsynced.iter().rev().try_for_each(|parent| fs.sync_dir(parent))
+}
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

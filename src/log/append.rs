@@ -123,7 +123,7 @@ impl FileLog {
         if let Err(error) = writer.file.write_all_at(&buffer, writer.end) {
             return Err(writer.latch(error, promise.next(), head.position));
         }
-        self.milestones.pass(writer.id, expected.next(), writer.end);
+        self.milestones.pass((writer.id, 0), expected.next(), writer.end);
         writer.first_time.get_or_insert(first_time);
         writer.end += bytes;
         if buffer.capacity() <= BUFFER_BYTES_KEPT {

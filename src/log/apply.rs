@@ -120,7 +120,7 @@ impl Plan {
         fs.sync_dir(parent).at("sync the directory", parent)?;
         let mut manifest = self.manifest.clone();
         let active = *manifest.active();
-        let path = active.id.path(&self.dir);
+        let path = active.path(&self.dir);
         let Fresh { file, size, end, first_time } = if self.fresh {
             let next = SegmentEntry::empty(active.id.next(), segment::random_tag(env), self.promised);
             if let Some(active) = manifest.segments.last_mut() {
@@ -156,7 +156,7 @@ impl Plan {
         next: &SegmentEntry,
     ) -> Result<Fresh, LogError> {
         let fs = env.fs.as_ref();
-        let path = active.id.path(&self.dir);
+        let path = active.path(&self.dir);
         let mut reader =
             SegmentReader::new(fs.open(&path, OpenMode::Read).at("open the segment", &path)?, path, active.tag)?;
         if let Some(cut) = &self.cut {

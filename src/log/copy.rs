@@ -49,6 +49,8 @@ pub struct Witness {
 #[derive(Clone, Debug)]
 pub(super) struct CopiedSegment {
     pub id: SegmentId,
+    /// How many redactions have replaced its file.
+    pub revision: u32,
     pub path: PathBuf,
     /// Of its frames; 0 when the header does not say.
     pub tag: u64,
@@ -91,8 +93,8 @@ impl LogCopy {
         };
         let mut found = Vec::new();
         for name in fs.read_dir(dir).at("list the directory", dir)? {
-            let Some(id) = SegmentId::of_file_name(&name) else { continue };
-            let path = id.path(dir);
+            let Some((id, revision)) = SegmentId::and_revision_of(&name) else { continue };
+            let path = id.path(revision, dir);
             let header = match segment::open(fs.as_ref(), &path, OpenMode::Read) {
                 Ok(Ok((_, header))) if header.sequence == id.0 => Some(header),
                 Ok(Err(MISSING)) => continue,
@@ -100,7 +102,7 @@ impl LogCopy {
                 // Its frames may be whole all the same.
                 Ok(_) | Err(_) => None,
             };
-            found.push((CopiedSegment { id, path, tag: 0, first: Position(1) }, header));
+            found.push((CopiedSegment { id, revision, path, tag: 0, first: Position(1) }, header));
         }
         let most = || {
             let ids = found.iter().filter_map(|(_, header)| header.map(|header| header.log_id));

@@ -95,6 +95,7 @@ impl FileLog {
             start,
             snapshot: snapshot.map(|(snapshot, _)| snapshot),
             former: None,
+            redaction: start.position,
             segments: vec![entry],
         };
         let spare = Spare::allocate(fs, &making, settings.segment_bytes, settings.min_free())?;

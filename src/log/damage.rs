@@ -19,7 +19,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn segment(number: u64) -> PathBuf {
-    SegmentId(number).path(&Machine::dir())
+    SegmentId(number).path(0, &Machine::dir())
 }
 
 /// A log of `rounds` batches of two transactions of `size` bytes, all acknowledged; closed or killed.

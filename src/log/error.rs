@@ -132,6 +132,20 @@ pub enum LogError {
         /// What is wrong with it.
         detail: String,
     },
+    /// No archive at the path.
+    #[error("no archive found, path=`{}`", path.display())]
+    NoArchive {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The directory holds an archive that does not go with the log, or something else.
+    #[error("the archive does not go with the log, path=`{}`: {detail}", path.display())]
+    OtherArchive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A setting cannot be used.
     #[error("the setting cannot be used, {detail}")]
     InvalidSetting {
@@ -155,8 +169,8 @@ impl LogError {
     /// The public kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            LogError::NotFound { .. } | LogError::BelowFloor { .. } => ErrorKind::NotFound,
-            LogError::Exists { .. } | LogError::HeadMoved { .. } => ErrorKind::Conflict,
+            LogError::NotFound { .. } | LogError::NoArchive { .. } | LogError::BelowFloor { .. } => ErrorKind::NotFound,
+            LogError::Exists { .. } | LogError::OtherArchive { .. } | LogError::HeadMoved { .. } => ErrorKind::Conflict,
             LogError::AboveHead { .. }
             | LogError::InvalidDraft { .. }
             | LogError::InvalidSnapshot { .. }

@@ -15,11 +15,11 @@ use crate::env::{FileExt as _, Fs, OpenMode};
 use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 
 const MAGIC: [u8; 8] = *b"LAKELOGM";
-const HEAD_BYTES: usize = 8 + 8 + 32;
-const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
-/// Length, generation, log id, creation time, promise, floor, start, snapshots, number of segments.
-const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8;
-const ENTRY_BYTES: usize = 7 * 8 + 32;
+pub(super) const HEAD_BYTES: usize = 8 + 8 + 32;
+pub(super) const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
+/// Length, generation, log id, creation time, promise, floor, start, snapshots, redaction, number of segments.
+const FIXED_BYTES: usize = FIELDS_AT + 8 + 8 + 16 + 8 + 8 + 2 * HEAD_BYTES + 2 * SNAPSHOT_BYTES + 8 + 8;
+pub(super) const ENTRY_BYTES: usize = 8 * 8 + 32;
 /// Files of slots grow in such steps, before the room is needed for so many segments more.
 const RESERVE_BYTES: u64 = 4096;
 const RESERVED_AHEAD: usize = 16;
@@ -31,6 +31,8 @@ const SLOT_BYTES_MAX: u64 = 256 << 20;
 pub struct SegmentEntry {
     /// Its number, and with it its file.
     pub id: SegmentId,
+    /// How many redactions have replaced its file.
+    pub revision: u32,
     /// The random identity in every frame of it.
     pub(super) tag: u64,
     /// The first position in it.
@@ -52,6 +54,7 @@ impl SegmentEntry {
     pub(super) fn empty(id: SegmentId, tag: u64, before: Head) -> SegmentEntry {
         SegmentEntry {
             id,
+            revision: 0,
             tag,
             first: before.position.next(),
             last: before.position,
@@ -60,6 +63,11 @@ impl SegmentEntry {
             last_time: before.time,
             chain: before.chain,
         }
+    }
+
+    /// Its file in the directory of the log.
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        self.id.path(self.revision, dir)
     }
 
     /// The state at its end.
@@ -85,6 +93,8 @@ pub(super) struct Manifest {
     pub snapshot: Option<Snapshot>,
     /// The one before it, as long as it is kept.
     pub former: Option<Snapshot>,
+    /// The last redaction of which everything is done.
+    pub redaction: Position,
     /// Never empty; the last one is active, the others are sealed.
     pub segments: Vec<SegmentEntry>,
 }
@@ -116,26 +126,11 @@ impl Manifest {
         put(&head_bytes(&self.floor));
         put(&head_bytes(&self.start));
         for snapshot in [&self.snapshot, &self.former] {
-            match snapshot {
-                Some(snapshot) => {
-                    put(&head_bytes(&snapshot.head));
-                    put(&snapshot.bytes.to_le_bytes());
-                    put(&snapshot.digest.0);
-                }
-                None => put(&[0; SNAPSHOT_BYTES]),
-            }
+            put(&snapshot.as_ref().map_or([0; SNAPSHOT_BYTES], snapshot_bytes));
         }
+        put(&self.redaction.0.to_le_bytes());
         put(&(self.segments.len() as u64).to_le_bytes());
-        for entry in &self.segments {
-            put(&entry.id.0.to_le_bytes());
-            put(&entry.tag.to_le_bytes());
-            put(&entry.first.0.to_le_bytes());
-            put(&entry.last.0.to_le_bytes());
-            put(&entry.end.to_le_bytes());
-            put(&entry.first_time.0.to_le_bytes());
-            put(&entry.last_time.0.to_le_bytes());
-            put(&entry.chain.0);
-        }
+        self.segments.iter().for_each(|entry| put(&entry_bytes(entry)));
         format::close_block(MAGIC, &mut bytes);
         bytes
     }
@@ -159,24 +154,7 @@ impl Manifest {
     /// What every manifest keeps true, whoever wrote it.
     fn check(&self) -> Result<(), &'static str> {
         self.check_floor()?;
-        let mut before = self.start;
-        let mut id = None;
-        for entry in &self.segments {
-            if id.is_some_and(|id: SegmentId| id.next() != entry.id) {
-                return Err("segment numbers have a gap");
-            }
-            id = Some(entry.id);
-            if entry.first != before.position.next() || entry.last.next() < entry.first {
-                return Err("positions of segments have a gap");
-            }
-            if entry.first_time < before.time || entry.last_time < entry.first_time {
-                return Err("times of segments go back");
-            }
-            if entry.end < FRAMES_AT || entry.tag == 0 {
-                return Err("a segment without place or tag");
-            }
-            before = entry.head();
-        }
+        check_segments(&self.start, &self.segments)?;
         if self.segments.is_empty() {
             return Err("no segments");
         }
@@ -208,7 +186,56 @@ impl Manifest {
     }
 }
 
-fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
+/// What segments that follow each other keep true.
+pub(super) fn check_segments(start: &Head, segments: &[SegmentEntry]) -> Result<(), &'static str> {
+    let mut before = *start;
+    let mut id = None;
+    for entry in segments {
+        if id.is_some_and(|id: SegmentId| id.next() != entry.id) {
+            return Err("segment numbers have a gap");
+        }
+        id = Some(entry.id);
+        if entry.first != before.position.next() || entry.last.next() < entry.first {
+            return Err("positions of segments have a gap");
+        }
+        if entry.first_time < before.time || entry.last_time < entry.first_time {
+            return Err("times of segments go back");
+        }
+        if entry.end < FRAMES_AT || entry.tag == 0 {
+            return Err("a segment without place or tag");
+        }
+        before = entry.head();
+    }
+    Ok(())
+}
+
+pub(super) fn entry_bytes(entry: &SegmentEntry) -> [u8; ENTRY_BYTES] {
+    let numbers = [
+        entry.id.0,
+        u64::from(entry.revision),
+        entry.tag,
+        entry.first.0,
+        entry.last.0,
+        entry.end,
+        entry.first_time.0 as u64,
+        entry.last_time.0 as u64,
+    ];
+    let mut bytes = [0; ENTRY_BYTES];
+    let (fields, chain) = bytes.split_at_mut(ENTRY_BYTES - 32);
+    fields.chunks_exact_mut(8).zip(numbers).for_each(|(field, number)| field.copy_from_slice(&number.to_le_bytes()));
+    chain.copy_from_slice(&entry.chain.0);
+    bytes
+}
+
+pub(super) fn snapshot_bytes(snapshot: &Snapshot) -> [u8; SNAPSHOT_BYTES] {
+    let mut bytes = [0; SNAPSHOT_BYTES];
+    bytes[..HEAD_BYTES].copy_from_slice(&head_bytes(&snapshot.head));
+    bytes[HEAD_BYTES..HEAD_BYTES + 8].copy_from_slice(&snapshot.bytes.to_le_bytes());
+    bytes[HEAD_BYTES + 8..].copy_from_slice(&snapshot.digest.0);
+    bytes
+}
+
+pub(super) fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
     let mut bytes = [0; HEAD_BYTES];
     bytes[..8].copy_from_slice(&head.position.0.to_le_bytes());
     bytes[8..16].copy_from_slice(&head.time.0.to_le_bytes());
@@ -217,16 +244,30 @@ fn head_bytes(head: &Head) -> [u8; HEAD_BYTES] {
 }
 
 impl Fields<'_> {
-    fn head(&mut self) -> Option<Head> {
+    pub fn head(&mut self) -> Option<Head> {
         Some(Head { position: self.position()?, time: self.time()?, chain: self.hash()? })
     }
 
     /// The inner one is `None` where zeros stand for no snapshot.
-    fn snapshot(&mut self) -> Option<Option<Snapshot>> {
+    pub fn snapshot(&mut self) -> Option<Option<Snapshot>> {
         let (bytes, _) = self.0.split_first_chunk::<SNAPSHOT_BYTES>()?;
         let none = bytes.iter().all(|&byte| byte == 0);
         let snapshot = Snapshot { head: self.head()?, bytes: self.u64()?, digest: Digest(self.bytes()?) };
         Some((!none).then_some(snapshot))
+    }
+
+    pub fn entry(&mut self) -> Option<SegmentEntry> {
+        Some(SegmentEntry {
+            id: SegmentId(self.u64()?),
+            revision: self.u64()?.try_into().ok()?,
+            tag: self.u64()?,
+            first: self.position()?,
+            last: self.position()?,
+            end: self.u64()?,
+            first_time: self.time()?,
+            last_time: self.time()?,
+            chain: self.hash()?,
+        })
     }
 
     fn manifest(&mut self) -> Option<Manifest> {
@@ -236,24 +277,13 @@ impl Fields<'_> {
         let promise = self.position()?;
         let (floor, start) = (self.head()?, self.head()?);
         let (snapshot, former) = (self.snapshot()?, self.snapshot()?);
+        let redaction = self.position()?;
         let count = usize::try_from(self.u64()?).ok()?;
         if count.checked_mul(ENTRY_BYTES)? != self.0.len() {
             return None;
         }
-        let mut segments = Vec::with_capacity(count);
-        for _ in 0..count {
-            segments.push(SegmentEntry {
-                id: SegmentId(self.u64()?),
-                tag: self.u64()?,
-                first: self.position()?,
-                last: self.position()?,
-                end: self.u64()?,
-                first_time: self.time()?,
-                last_time: self.time()?,
-                chain: self.hash()?,
-            });
-        }
-        Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, segments })
+        let segments = (0..count).map(|_| self.entry()).collect::<Option<Vec<_>>>()?;
+        Some(Manifest { generation, log_id, created, promise, floor, start, snapshot, former, redaction, segments })
     }
 }
 
@@ -382,6 +412,7 @@ mod tests {
         let floor = Head { position: Position(7), time: Timestamp(6), chain: Hash([8; 32]) };
         let mut sealed = SegmentEntry::empty(SegmentId(2), 3, start);
         (sealed.last, sealed.end, sealed.last_time) = (Position(9), 8192, Timestamp(8));
+        sealed.revision = 5;
         sealed.chain = Hash([7; 32]);
         let active = SegmentEntry::empty(SegmentId(3), 4, sealed.head());
         Manifest {
@@ -393,6 +424,7 @@ mod tests {
             start,
             snapshot: Some(Snapshot { head: floor, bytes: 10, digest: Digest([9; 32]) }),
             former: None,
+            redaction: Position(8),
             segments: vec![sealed, active],
         }
     }
@@ -406,7 +438,7 @@ mod tests {
         let words = |values: &[u64]| -> String { values.iter().map(|&value| word(value)).collect() };
         let expect = format!(
             "4c414b454c4f474d01000000{GOLDEN_CRC}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}{}",
-            words(&[520, 2]),
+            words(&[544, 2]),
             "01".repeat(16),
             words(&[1, 9, 7, 6]),
             "08".repeat(32),
@@ -417,17 +449,17 @@ mod tests {
             word(10),
             "09".repeat(32),
             "00".repeat(88),
-            word(2),
-            words(&[2, 3, 5, 9, 8192, 5, 8]),
+            words(&[8, 2]),
+            words(&[2, 5, 3, 5, 9, 8192, 5, 8]),
             "07".repeat(32),
-            words(&[3, 4, 10, 9, 4096, 8, 8]),
+            words(&[3, 0, 4, 10, 9, 4096, 8, 8]),
             "07".repeat(32),
         );
         assert_eq!(hex, expect);
         assert_eq!(Manifest::decode(&bytes), Ok(manifest));
     }
 
-    const GOLDEN_CRC: &str = "fbc50707";
+    const GOLDEN_CRC: &str = "0bae83fa";
 
     #[test]
     fn fault_16_every_flipped_bit_and_every_cut_is_found() {
@@ -473,7 +505,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..520) {
+        fn fault_17_any_bytes_give_an_error_and_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0usize..544) {
             prop_assert!(Manifest::decode(&bytes).is_err());
             let mut near = sample().encode();
             let at = at.min(near.len());

@@ -6,6 +6,7 @@
 
 mod append;
 mod apply;
+mod archive;
 mod copy;
 mod creation;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod format;
 mod manifest;
 mod reader;
 mod recovery;
+mod redact;
 mod repair;
 #[cfg(test)]
 mod repairs;
@@ -36,9 +38,12 @@ mod walk;
 mod window;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::path::Path;
 
 pub(crate) use append::frame_room;
+pub use archive::verify_archive;
 use bytes::Bytes;
 pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;
@@ -46,6 +51,7 @@ pub use error::LogError;
 pub use manifest::SegmentEntry;
 pub use reader::LogFiles;
 pub use recovery::{Plan, Problem, plan};
+pub use redact::Erase;
 pub use repair::FrameRepair;
 pub use salvage::Piece;
 pub use scrub::{Scrubbed, Scrubber};
@@ -55,6 +61,7 @@ pub use snapshot::Snapshot;
 pub use stream::{Check, FrameStream};
 pub use survey::{Survey, survey};
 use tokio::sync::watch;
+pub use trim::Removable;
 pub use verify::{Verification, verify};
 pub use writer::FileLog;
 
@@ -169,6 +176,65 @@ pub trait Log: Debug + Send + Sync {
 
     /// The oldest readable state: transactions above it can be read.
     fn floor(&self) -> Position;
+
+    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    fn snapshot(&self) -> Option<Snapshot>;
+
+    /// What a trim that keeps what lies above `keep` removes.
+    ///
+    /// Errors: `Corrupt` when some of it is not there, `Io`.
+    fn removable(&self, keep: Position) -> Result<Removable, LogError>;
+
+    /// The highest floor that leaves transactions of so many bytes above it, as far as whole sealed segments allow.
+    fn floor_above(&self, bytes: u64) -> Position;
+
+    /// Copies what a trim that keeps what lies above `keep` removes into the archive in the directory `dir`, which may be on
+    /// another file system and is made when absent; synced, and read back there. An archive of this log is extended.
+    ///
+    /// Errors: `OtherArchive` when it is of another log or history, or ends below what is to follow; `NoSpace`, `Corrupt` when
+    /// what was to be copied is damaged, `Io`. The archive is then what it was.
+    fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError>;
+
+    /// The former snapshot, as long as it is kept.
+    fn former(&self) -> Option<Snapshot>;
+
+    /// Every synced transaction that is stored, those below the floor too, and those in an archive.
+    ///
+    /// Errors: those of an archive, as [`LogFiles::open_with_archive`]; `Corrupt` from the iterator.
+    fn read_stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError>;
+
+    /// Replaces the payloads of transactions by what `erase` leaves of them; they keep their position, time and chain hash. `snapshots`, whose
+    /// files the caller has put where the log keeps them, take the place of those of the same state. The old files are gone when
+    /// this returns. Called again, it finishes what was left.
+    ///
+    /// Errors: `NoSpace`, `Corrupt`, `Io` with the log as it was; `Io` when old files could not be removed; those of `erase`; a
+    /// failed write of the manifest latches the log.
+    fn redact(&self, positions: &BTreeSet<Position>, erase: &Erase<'_>, snapshots: &[Snapshot])
+    -> Result<(), LogError>;
+
+    /// The same in the archive in `dir`.
+    ///
+    /// Errors: as [`Log::redact`]; `NoArchive`, `OtherArchive`.
+    fn redact_archive(
+        &self,
+        dir: &Path,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError>;
+
+    /// The snapshots in the archive in `dir`.
+    ///
+    /// Errors: `NoArchive`, `OtherArchive`, `Corrupt`, `NewerFormat`, `Io`.
+    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError>;
+
+    /// The last redaction of which everything is done.
+    fn redaction(&self) -> Position;
+
+    /// Notes that everything is done of the redactions up to this position.
+    ///
+    /// Errors: a failed write latches the log.
+    fn complete_redaction(&self, redaction: Position) -> Result<(), LogError>;
 
     /// Raises the floor to the state in `snapshot`, whose file the caller has put, synced, where the log keeps them, and
     /// verified. Transactions at or below it are no longer readable; those at or below `keep` are removed too, as far as

@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 
 use super::format::{FRAMES_AT, FrameKind};
 use super::manifest::{self, Manifest, SegmentEntry};
-use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Milestones, Source};
+use super::segment::SegmentId;
+use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Source};
 use super::window::{SegmentReader, Slot};
-use super::{Head, LogError, Snapshot};
+use super::{Head, LogError, Snapshot, archive};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
@@ -21,12 +22,16 @@ use crate::types::{LogId, Position, Timestamp};
 pub struct LogFiles {
     source: Source,
     dir: PathBuf,
+    archive: Option<PathBuf>,
     seen: Mutex<Seen>,
 }
 
 #[derive(Clone, Debug)]
 struct Seen {
+    /// With an archive: begun with what lies there.
     manifest: Arc<Manifest>,
+    /// The first segment of the log itself.
+    own: SegmentId,
     /// The last whole frame that was passed, and where the next one begins in the active segment.
     last: Head,
     next_at: u64,
@@ -39,10 +44,23 @@ impl LogFiles {
     /// Errors: `NotFound`, `NewerFormat`, `Corrupt` when the manifest or the active segment's header is damaged,
     /// `Io`.
     pub fn open(env: &Env, dir: &Path) -> Result<LogFiles, LogError> {
-        let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Arc::new(Milestones::default()) };
-        let manifest = Arc::new(manifest::load(env.fs.as_ref(), dir)?.manifest);
-        let files =
-            LogFiles { source, dir: dir.to_path_buf(), seen: Mutex::new(Seen::at_active(manifest, Position::ZERO)) };
+        LogFiles::open_in(env, dir, None)
+    }
+
+    /// The same with what was archived by trims: positions below the floor are read from the directory `archive`, and
+    /// the floor is where the archive begins.
+    ///
+    /// Errors: as [`LogFiles::open`]; `NoArchive`; `OtherArchive` when it is not of this log, or does not reach to where the log
+    /// begins.
+    pub fn open_with_archive(env: &Env, dir: &Path, archive: &Path) -> Result<LogFiles, LogError> {
+        LogFiles::open_in(env, dir, Some(archive.to_path_buf()))
+    }
+
+    fn open_in(env: &Env, dir: &Path, archive: Option<PathBuf>) -> Result<LogFiles, LogError> {
+        let source = Source::new(env.fs.clone(), dir);
+        let manifest = manifest::load(env.fs.as_ref(), dir)?.manifest;
+        let seen = Seen::new(manifest, &source, archive.as_deref(), Position::ZERO)?;
+        let files = LogFiles { source, dir: dir.to_path_buf(), archive, seen: Mutex::new(seen) };
         files.refresh()?;
         Ok(files)
     }
@@ -69,6 +87,10 @@ impl LogFiles {
         &self.dir
     }
 
+    fn source_of(&self, seen: &Seen) -> Source {
+        Source { archive: self.archive.clone().map(|archive| (archive, seen.own)), ..self.source.clone() }
+    }
+
     /// Looks for what was promised since, and gives the promised position. It never goes back.
     ///
     /// Errors: `Corrupt`, `Io`.
@@ -77,11 +99,10 @@ impl LogFiles {
         let manifest = manifest::load(self.source.fs.as_ref(), &self.dir)?.manifest;
         // An older one is what is left of a slot that is being written or is damaged: what was seen stays seen.
         if manifest.generation > seen.manifest.generation {
-            let promise = seen.promise;
             let same_active = manifest.active() == seen.manifest.active();
-            let fresh = Seen::at_active(Arc::new(manifest), promise);
+            let fresh = Seen::new(manifest, &self.source, self.archive.as_deref(), seen.promise)?;
             match same_active {
-                true => seen.manifest = fresh.manifest,
+                true => (seen.manifest, seen.own) = (fresh.manifest, fresh.own),
                 false => *seen = fresh,
             }
         }
@@ -89,7 +110,7 @@ impl LogFiles {
         let (entry, before) = (*seen.manifest.active(), seen.manifest.before(index));
         let (file, _) =
             self.source.open(seen.manifest.log_id, &entry, before, OpenMode::Read, seen.promise.max(entry.first))?;
-        let mut reader = SegmentReader::new(file, entry.id.path(&self.dir), entry.tag)?;
+        let mut reader = SegmentReader::new(file, entry.path(&self.dir), entry.tag)?;
         seen.promise = seen.promise.max(seen.manifest.promise);
         let mut noted = seen.next_at;
         while let Slot::Frame(frame) = reader.slot(seen.next_at)? {
@@ -100,7 +121,7 @@ impl LogFiles {
             }
             if seen.next_at >= noted + MILESTONE_BYTES {
                 noted = seen.next_at;
-                self.source.milestones.pass(entry.id, frame.header.position, noted);
+                self.source.milestones.pass((entry.id, entry.revision), frame.header.position, noted);
             }
             (seen.last, seen.next_at) = (frame.head(), frame.header.end());
         }
@@ -115,7 +136,7 @@ impl LogFiles {
         if seen.last.position == seen.promise {
             return Ok(seen.last);
         }
-        stream::head_at(&self.source, &seen.manifest, seen.promise, seen.promise)
+        stream::head_at(&self.source_of(&seen), &seen.manifest, seen.promise, seen.promise)
     }
 
     /// The promised position, as of the last refresh.
@@ -128,9 +149,15 @@ impl LogFiles {
         self.seen.lock().manifest.floor
     }
 
-    /// The snapshot of the state at the floor, unless that is the beginning of everything.
+    /// The snapshot of the state at the floor, unless that is the beginning of everything. It lies in [`LogFiles::floor_dir`]; an
+    /// archive that begins above the beginning of everything may have none.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.seen.lock().manifest.snapshot
+    }
+
+    /// The directory that the log begins in: its archive, or its own.
+    pub fn floor_dir(&self) -> &Path {
+        self.archive.as_deref().unwrap_or(&self.dir)
     }
 
     /// The segments, the active one last.
@@ -138,7 +165,7 @@ impl LogFiles {
         self.seen.lock().manifest.segments.clone()
     }
 
-    /// Bytes of the segments up to the last transaction, as of the last refresh; preallocated room not counted.
+    /// Bytes of the segments up to the last transaction, archived ones too, as of the last refresh; preallocated room not counted.
     pub fn bytes(&self) -> u64 {
         let seen = self.seen.lock();
         let sealed: u64 = seen.manifest.segments.iter().rev().skip(1).map(|entry| entry.end).sum();
@@ -150,7 +177,7 @@ impl LogFiles {
     /// Errors: `BelowFloor`, `AboveHead`; `Corrupt` from the iterator.
     pub fn frames(&self, from: Position, check: Check) -> Result<FrameStream, LogError> {
         let seen = self.seen.lock().clone();
-        FrameStream::new(self.source.clone(), seen.manifest, from, seen.promise, check)
+        FrameStream::new(self.source_of(&seen), seen.manifest, from, seen.promise, check)
     }
 
     /// The state at a position from the floor to the promised one.
@@ -158,7 +185,7 @@ impl LogFiles {
     /// Errors: `BelowFloor`, `AboveHead`, `Corrupt`, `Io`.
     pub fn head_at(&self, position: Position) -> Result<Head, LogError> {
         let seen = self.seen.lock().clone();
-        stream::head_at(&self.source, &seen.manifest, seen.promise, position)
+        stream::head_at(&self.source_of(&seen), &seen.manifest, seen.promise, position)
     }
 
     /// The last promised transaction whose recorded time is not after `time`, or the floor.
@@ -166,13 +193,18 @@ impl LogFiles {
     /// Errors: `BelowFloor` when that was trimmed, `Corrupt`, `Io`.
     pub fn position_at(&self, time: Timestamp) -> Result<Position, LogError> {
         let seen = self.seen.lock().clone();
-        stream::position_at(&self.source, &seen.manifest, seen.promise, time)
+        stream::position_at(&self.source_of(&seen), &seen.manifest, seen.promise, time)
     }
 }
 
 impl Seen {
-    fn at_active(manifest: Arc<Manifest>, promise: Position) -> Seen {
+    fn new(manifest: Manifest, source: &Source, archive: Option<&Path>, promise: Position) -> Result<Seen, LogError> {
+        let own = manifest.segments.first().map_or(SegmentId(0), |entry| entry.id);
+        let manifest = match archive {
+            Some(archive) => archive::attach(source.fs.as_ref(), archive, manifest)?,
+            None => manifest,
+        };
         let last = manifest.before(manifest.segments.len() - 1);
-        Seen { manifest, last, next_at: FRAMES_AT, promise }
+        Ok(Seen { manifest: Arc::new(manifest), own, last, next_at: FRAMES_AT, promise })
     }
 }

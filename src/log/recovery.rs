@@ -236,7 +236,7 @@ pub(super) fn plan_from(
     known: Option<(LogId, Position)>,
     loaded: Loaded,
 ) -> Result<Plan, LogError> {
-    let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+    let source = Source::new(env.fs.clone(), dir);
     let mut manifest = loaded.manifest.clone();
     // Another log's state says nothing about this one.
     let known = known.filter(|(id, _)| *id == manifest.log_id).map_or(Position::ZERO, |(_, position)| position);
@@ -258,7 +258,7 @@ pub(super) fn plan_from(
         let last = promise.max(known);
         let opened = source.open(manifest.log_id, &entry, before, OpenMode::Read, last.max(entry.first));
         let mut reader = match opened.map_err(Problem::from_error) {
-            Ok((file, _)) => SegmentReader::new(file, entry.id.path(dir), entry.tag)?,
+            Ok((file, _)) => SegmentReader::new(file, entry.path(dir), entry.tag)?,
             Err(Ok(problem)) => {
                 problems.push(problem);
                 break None;
@@ -271,7 +271,7 @@ pub(super) fn plan_from(
         if !files.contains(&next) {
             if let Some(&beyond) = files.range(next..).next() {
                 problems.push(Problem {
-                    path: next.path(dir),
+                    path: next.path(0, dir),
                     offset: 0,
                     first: examined.kept.position.next(),
                     last: last.max(examined.kept.position.next()),
@@ -280,7 +280,7 @@ pub(super) fn plan_from(
             } else if examined.sealed && !loaded.other_sound {
                 // The slot is written only after the successor is durably there.
                 problems.push(Problem {
-                    path: next.path(dir),
+                    path: next.path(0, dir),
                     offset: 0,
                     first: examined.kept.position.next(),
                     last: last.max(examined.kept.position.next()),
@@ -384,7 +384,7 @@ impl Plan {
 fn check_sealed(source: &Source, manifest: &Manifest, index: usize) -> Result<Option<Problem>, LogError> {
     let (entry, before) = (&manifest.segments[index], manifest.before(index));
     let checked = source.open(manifest.log_id, entry, before, OpenMode::Read, entry.last).and_then(|(_, header)| {
-        let path = entry.id.path(&source.dir);
+        let path = entry.path(&source.dir);
         match header.size < entry.end {
             true => Err(corrupt(&path, 0, entry.first, entry.last, "the file is smaller than the manifest says")),
             false => Ok(()),
@@ -420,7 +420,7 @@ fn follow_on(
     before: Head,
 ) -> Result<Result<Option<Successor>, Box<Problem>>, LogError> {
     let entry = *manifest.active();
-    let path = entry.id.next().path(&source.dir);
+    let path = entry.id.next().path(0, &source.dir);
     let problem = |first: Position, last: Position, detail: &str| {
         Ok(Err(Box::new(Problem {
             path: path.clone(),

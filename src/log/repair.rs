@@ -208,7 +208,7 @@ impl FrameRepair {
         }
         for repair in &self.segments {
             let surveyed = self.surveyed(repair);
-            let path = surveyed.entry.id.path(&self.dir);
+            let path = surveyed.entry.path(&self.dir);
             for gap in &repair.gaps {
                 let proof = match gap.demanded {
                     true => "their chain leads to what the log demands",
@@ -249,7 +249,7 @@ impl FrameRepair {
             manifest::store(env.fs.as_ref(), &self.dir, 0, &manifest)?;
         }
         for repair in &self.segments {
-            let path = self.surveyed(repair).entry.id.path(&self.dir);
+            let path = self.surveyed(repair).entry.path(&self.dir);
             let making = path.with_extension("seg.new");
             let rebuilt = self.rebuild(env, source, repair, &path, &making);
             if let Err(error) = rebuilt {

@@ -14,7 +14,7 @@ use crate::types::ErrorKind;
 const COPY: &str = "/copy";
 
 fn segment(number: u64) -> PathBuf {
-    SegmentId(number).path(&Machine::dir())
+    SegmentId(number).path(0, &Machine::dir())
 }
 
 /// Three segments and more, all acknowledged, and a copy beside them.
@@ -77,7 +77,7 @@ impl Machine {
     fn frames(&self) -> Vec<Vec<u8>> {
         let files = LogFiles::open(&self.world.env(), &Machine::dir()).unwrap();
         let content = |entry: &SegmentEntry| {
-            let mut content = self.world.fs.content(&entry.id.path(&Machine::dir())).unwrap();
+            let mut content = self.world.fs.content(&entry.path(&Machine::dir())).unwrap();
             if entry.last >= entry.first {
                 content.truncate(entry.end as usize);
             }

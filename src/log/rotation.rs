@@ -102,7 +102,7 @@ impl FileLog {
         };
         *writer = Writer {
             file,
-            path: next.id.path(&self.dir),
+            path: next.path(&self.dir),
             id: next.id,
             tag: next.tag,
             size,

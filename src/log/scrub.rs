@@ -75,7 +75,7 @@ impl Scrubber {
         let snapshots: VecDeque<_> = manifest.snapshot.into_iter().chain(manifest.former).collect();
         let bytes = queue.iter().map(|(entry, _)| entry.end).sum::<u64>()
             + snapshots.iter().map(|snapshot| snapshot.bytes).sum::<u64>();
-        let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+        let source = Source::new(env.fs.clone(), dir);
         Ok(Scrubber { source, log_id: manifest.log_id, queue, current: None, snapshots, reading: None, bytes })
     }
 
@@ -101,7 +101,7 @@ impl Scrubber {
                         return self.done(&entry, 0, Some(problem));
                     }
                 };
-                let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
+                let reader = SegmentReader::new(file, entry.path(&self.source.dir), entry.tag)?;
                 self.queue.pop_front();
                 (entry, SegmentWalk::new(reader, before, entry.last, Some(entry)).until_damage())
             }
@@ -126,7 +126,7 @@ impl Scrubber {
             Some(_) => manifest::load(self.source.fs.as_ref(), &self.source.dir)?.manifest.segments.contains(entry),
             None => true,
         };
-        let path = entry.id.path(&self.source.dir);
+        let path = entry.path(&self.source.dir);
         Ok(Scrubbed::File { id: Some(entry.id), path, bytes, damage: damage.filter(|_| listed) })
     }
 

@@ -31,16 +31,32 @@ impl SegmentId {
         SegmentId(self.0.saturating_add(1))
     }
 
-    /// The segment's file in the directory of the log.
-    pub fn path(self, dir: &Path) -> PathBuf {
-        dir.join(format!("{self}{SUFFIX}"))
+    /// The segment's file in the directory of the log, as it was written first (0), or after so many redactions.
+    pub fn path(self, revision: u32, dir: &Path) -> PathBuf {
+        dir.join(self.file_name(revision))
     }
 
-    /// The number that a file name says; `None` for every other file.
+    fn file_name(self, revision: u32) -> String {
+        match revision {
+            0 => format!("{self}{SUFFIX}"),
+            revision => format!("{self}-{revision:08x}{SUFFIX}"),
+        }
+    }
+
+    /// The number that the name of a file as it was written first says; `None` for every other file.
     pub fn of_file_name(name: &str) -> Option<SegmentId> {
+        SegmentId::and_revision_of(name).filter(|(_, revision)| *revision == 0).map(|(id, _)| id)
+    }
+
+    /// Number and revision that a file name says; `None` for every other file.
+    pub fn and_revision_of(name: &str) -> Option<(SegmentId, u32)> {
         let digits = name.strip_suffix(SUFFIX)?;
-        let id = SegmentId(u64::from_str_radix(digits, 16).ok()?);
-        (id.to_string() == digits).then_some(id)
+        let (number, revision) = match digits.split_once('-') {
+            Some((number, revision)) => (number, u32::from_str_radix(revision, 16).ok()?),
+            None => (digits, 0),
+        };
+        let id = SegmentId(u64::from_str_radix(number, 16).ok()?);
+        (id.file_name(revision) == name).then_some((id, revision))
     }
 }
 
@@ -130,7 +146,7 @@ impl Spare {
         self.file.write_all_at(&header.encode(), 0).at("write the segment header", &self.path)?;
         let end = frames(self.file.as_ref())?;
         self.file.sync_all().at("sync the segment", &self.path)?;
-        let path = SegmentId(header.sequence).path(dir);
+        let path = SegmentId(header.sequence).path(0, dir);
         fs.rename(&self.path, &path).at("rename the spare segment", &path)?;
         fs.sync_dir(dir).at("sync the directory", dir)?;
         Ok((Arc::from(self.file), end))
@@ -220,7 +236,11 @@ mod tests {
     #[test]
     fn file_names_come_back_and_others_are_no_segments() {
         let id = SegmentId(0xab);
-        assert_eq!(id.path(Path::new("d")), Path::new("d/00000000000000ab.seg"));
+        assert_eq!(id.path(0, Path::new("d")), Path::new("d/00000000000000ab.seg"));
+        assert_eq!(id.path(0x2c, Path::new("d")), Path::new("d/00000000000000ab-0000002c.seg"));
+        assert_eq!(SegmentId::and_revision_of("00000000000000ab-0000002c.seg"), Some((id, 0x2c)));
+        assert_eq!(SegmentId::and_revision_of("00000000000000ab-00000000.seg"), None);
+        assert_eq!(SegmentId::of_file_name("00000000000000ab-0000002c.seg"), None);
         assert_eq!(SegmentId::of_file_name("00000000000000ab.seg"), Some(id));
         for name in ["spare.seg", "ab.seg", "00000000000000AB.seg", "00000000000000ab.seg.old", "manifest.0"] {
             assert_eq!(SegmentId::of_file_name(name), None, "{name}");

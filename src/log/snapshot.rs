@@ -14,6 +14,7 @@ use crate::env::{File, FileExt as _, Fs, OpenMode};
 use crate::types::{Digest, Position};
 
 const PREFIX: &str = "snapshot-";
+const UNFINISHED: &str = "snapshot.new";
 const READ_BYTES: usize = 1 << 20;
 
 /// A snapshot in the log's directory.
@@ -33,6 +34,11 @@ impl Snapshot {
     pub fn file_name(&self) -> String {
         let [first, second, third, fourth, ..] = self.digest.0;
         format!("{PREFIX}{:016x}-{:08x}", self.head.position.0, u32::from_be_bytes([first, second, third, fourth]))
+    }
+
+    /// Where one is made before it has its name, in the directory of the log. What is left of an attempt goes at the next open.
+    pub fn unfinished(dir: &Path) -> PathBuf {
+        dir.join(UNFINISHED)
     }
 
     /// Whether a file is a snapshot by its name.

@@ -5,7 +5,7 @@
 //! when asked for.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -38,49 +38,54 @@ const STOPS_MAX: usize = 64;
 /// beginning. About 60 MB for a log of 1 TB that was read from end to end.
 #[derive(Debug, Default)]
 pub(super) struct Milestones {
-    places: Mutex<BTreeMap<(SegmentId, Position), u64>>,
+    places: Mutex<BTreeMap<Place, u64>>,
     /// Where readers stopped last, the newest behind: who follows the log goes on exactly there.
-    stops: Mutex<VecDeque<(SegmentId, Position, u64)>>,
+    stops: Mutex<VecDeque<(Place, u64)>>,
 }
+
+/// A position in a segment's file of a revision.
+type Place = (SegmentId, u32, Position);
 
 impl Milestones {
     /// The last known place at or before `position`.
-    pub fn before(&self, id: SegmentId, position: Position) -> Option<(Position, u64)> {
+    pub fn before(&self, (id, revision): (SegmentId, u32), position: Position) -> Option<(Position, u64)> {
+        let range = (id, revision, Position::ZERO)..=(id, revision, position);
         let places = self.places.lock();
-        let place = places.range((id, Position::ZERO)..=(id, position)).next_back();
-        let place = place.map(|(&(_, at), &offset)| (at, offset));
+        let place = places.range(range.clone()).next_back().map(|(&(_, _, at), &offset)| (at, offset));
         drop(places);
         let stops = self.stops.lock();
-        let before = stops.iter().filter(|(segment, at, _)| *segment == id && *at <= position);
-        before.map(|&(_, at, offset)| (at, offset)).chain(place).max()
+        let before = stops.iter().filter(|(stop, _)| range.contains(stop));
+        before.map(|&((_, _, at), offset)| (at, offset)).chain(place).max()
     }
 
     /// Remembers that a reader stopped before `position`, which begins at `offset` or will.
-    pub fn stop(&self, id: SegmentId, position: Position, offset: u64) {
+    pub fn stop(&self, (id, revision): (SegmentId, u32), position: Position, offset: u64) {
+        let stop = ((id, revision, position), offset);
         let mut stops = self.stops.lock();
-        if stops.contains(&(id, position, offset)) {
+        if stops.contains(&stop) {
             return;
         }
         if stops.len() == STOPS_MAX {
             stops.pop_front();
         }
-        stops.push_back((id, position, offset));
+        stops.push_back(stop);
     }
 
     /// Remembers that `position` begins at `offset`.
-    pub fn pass(&self, id: SegmentId, position: Position, offset: u64) {
+    pub fn pass(&self, (id, revision): (SegmentId, u32), position: Position, offset: u64) {
         let mut places = self.places.lock();
-        let near = places.range((id, Position::ZERO)..=(id, position)).next_back().map_or(FRAMES_AT, |(_, &near)| near);
+        let passed = places.range((id, revision, Position::ZERO)..=(id, revision, position));
+        let near = passed.last().map_or(FRAMES_AT, |(_, &near)| near);
         if offset >= near + MILESTONE_BYTES {
-            places.insert((id, position), offset);
+            places.insert((id, revision, position), offset);
         }
     }
 
     /// Forgets segments below `id`.
     pub fn trim(&self, id: SegmentId) {
         let mut places = self.places.lock();
-        *places = places.split_off(&(id, Position::ZERO));
-        self.stops.lock().retain(|(segment, ..)| *segment >= id);
+        *places = places.split_off(&(id, 0, Position::ZERO));
+        self.stops.lock().retain(|((segment, ..), _)| *segment >= id);
     }
 }
 
@@ -89,10 +94,25 @@ impl Milestones {
 pub(super) struct Source {
     pub fs: Arc<dyn Fs>,
     pub dir: PathBuf,
+    /// Segments below this one lie there.
+    pub archive: Option<(PathBuf, SegmentId)>,
     pub milestones: Arc<Milestones>,
 }
 
 impl Source {
+    /// Over the segments in one directory.
+    pub fn new(fs: Arc<dyn Fs>, dir: &Path) -> Source {
+        Source { fs, dir: dir.to_path_buf(), archive: None, milestones: Arc::new(Milestones::default()) }
+    }
+
+    /// The file of a segment.
+    pub fn path(&self, entry: &SegmentEntry) -> PathBuf {
+        match &self.archive {
+            Some((archive, first)) if entry.id < *first => entry.path(archive),
+            _ => entry.path(&self.dir),
+        }
+    }
+
     /// Opens a listed segment and checks that its header says what the manifest says. `last` names the
     /// damage when it does not.
     pub fn open(
@@ -103,7 +123,7 @@ impl Source {
         mode: OpenMode,
         last: Position,
     ) -> Result<(Box<dyn File>, SegmentHeader), LogError> {
-        let path = entry.id.path(&self.dir);
+        let path = self.path(entry);
         let damaged = |why: &str| corrupt(&path, 0, entry.first, last, why);
         let (file, header) = segment::open(self.fs.as_ref(), &path, mode)?.map_err(damaged)?;
         let expected = SegmentHeader {
@@ -127,6 +147,13 @@ impl Source {
 }
 
 impl Source {
+    /// A segment that is gone may have been replaced by a redaction since the reader began.
+    fn redacted(&self, entry: &SegmentEntry) -> Option<SegmentEntry> {
+        let manifest = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest;
+        let same = |listed: &&SegmentEntry| listed.id == entry.id && listed.revision > entry.revision;
+        manifest.segments.iter().find(same).copied()
+    }
+
     /// A segment that is gone may have been trimmed since the reader began.
     fn trimmed(&self, position: Position) -> Option<LogError> {
         let floor = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest.floor.position;
@@ -206,7 +233,7 @@ impl FrameStream {
             let before = std::mem::replace(&mut self.head, frame.head());
             if at >= self.noted + MILESTONE_BYTES {
                 self.noted = at;
-                self.source.milestones.pass(entry.id, expected, at);
+                self.source.milestones.pass((entry.id, entry.revision), expected, at);
             }
             let wanted = expected >= self.from;
             if wanted || self.check == Check::Chain {
@@ -228,14 +255,24 @@ impl FrameStream {
         let position = self.from.max(self.head.position.next());
         let segments = &self.manifest.segments;
         let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);
-        let entry = &segments[index];
+        let mut entry = segments[index];
         let before = self.manifest.before(index);
         let last = if index + 1 < segments.len() { entry.last } else { self.to };
-        let opened = self.source.open(self.manifest.log_id, entry, before, OpenMode::Read, last);
+        let mut opened = self.source.open(self.manifest.log_id, &entry, before, OpenMode::Read, last);
+        if opened.is_err()
+            && let Some(redacted) = self.source.redacted(&entry)
+        {
+            // What was noted of places in the old file is not true of this one.
+            if let Some(listed) = Arc::make_mut(&mut self.manifest).segments.get_mut(index) {
+                *listed = redacted;
+            }
+            entry = redacted;
+            opened = self.source.open(self.manifest.log_id, &entry, before, OpenMode::Read, last);
+        }
         let (file, _) = opened.map_err(|error| self.source.trimmed(position).unwrap_or(error))?;
-        let reader = SegmentReader::new(file, entry.id.path(&self.source.dir), entry.tag)?;
+        let reader = SegmentReader::new(file, self.source.path(&entry), entry.tag)?;
         let milestone = match self.check {
-            Check::Order => self.source.milestones.before(entry.id, position),
+            Check::Order => self.source.milestones.before((entry.id, entry.revision), position),
             Check::Chain => None,
         };
         match milestone {
@@ -267,8 +304,8 @@ impl Iterator for FrameStream {
 impl Drop for FrameStream {
     fn drop(&mut self) {
         if let Some((index, _, offset)) = &self.current {
-            let id = self.manifest.segments[*index].id;
-            self.source.milestones.stop(id, self.head.position.next(), *offset);
+            let entry = &self.manifest.segments[*index];
+            self.source.milestones.stop((entry.id, entry.revision), self.head.position.next(), *offset);
         }
     }
 }
@@ -336,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_reader_begins_at_the_nearest_place_that_is_known() {
-        let (one, two) = (SegmentId(1), SegmentId(2));
+        let (one, two) = ((SegmentId(1), 0), (SegmentId(2), 0));
         let milestones = Milestones::default();
         assert_eq!(milestones.before(one, Position(9)), None);
         milestones.pass(one, Position(5), FRAMES_AT + MILESTONE_BYTES);
@@ -348,7 +385,7 @@ mod tests {
             assert_eq!(found, place, "{position}");
         }
         assert_eq!(milestones.before(one, Position(8)), Some((Position(7), 700)));
-        milestones.trim(two);
+        milestones.trim(two.0);
         assert_eq!(milestones.before(one, Position(99)), None);
         assert_eq!(milestones.before(two, Position(99)), Some((Position(8), 64)));
     }
@@ -358,13 +395,13 @@ mod tests {
         let milestones = Milestones::default();
         for round in 0..3 {
             for n in 0..STOPS_MAX as u64 {
-                milestones.stop(SegmentId(1), Position(n + 10), n);
+                milestones.stop((SegmentId(1), 0), Position(n + 10), n);
             }
             assert_eq!(milestones.stops.lock().len(), STOPS_MAX, "{round}");
         }
-        milestones.stop(SegmentId(1), Position(1000), 1000);
+        milestones.stop((SegmentId(1), 0), Position(1000), 1000);
         assert_eq!(milestones.stops.lock().len(), STOPS_MAX);
-        assert_eq!(milestones.before(SegmentId(1), Position(10)), None);
-        assert_eq!(milestones.before(SegmentId(1), Position(1000)), Some((Position(1000), 1000)));
+        assert_eq!(milestones.before((SegmentId(1), 0), Position(10)), None);
+        assert_eq!(milestones.before((SegmentId(1), 0), Position(1000)), Some((Position(1000), 1000)));
     }
 }

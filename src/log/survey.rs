@@ -86,7 +86,7 @@ pub fn survey(
         let surveyed = Surveyed::look(env, dir, &manifest, index, promise, found)?;
         segments.extend(surveyed.filter(|surveyed| surveyed.file.is_some() || !surveyed.damages.is_empty()));
     }
-    let listed = |problem: &Problem| manifest.segments.iter().any(|entry| entry.id.path(dir) == problem.path);
+    let listed = |problem: &Problem| manifest.segments.iter().any(|entry| entry.path(dir) == problem.path);
     let other = problems.into_iter().filter(|problem| !listed(problem)).collect();
     Ok(Survey { dir: dir.to_path_buf(), manifest, rebuilt, segments, other })
 }
@@ -103,8 +103,8 @@ impl Surveyed {
         let fs = env.fs.as_ref();
         let Some(&entry) = manifest.segments.get(index) else { return Ok(None) };
         let (before, next) = (manifest.before(index), manifest.segments.get(index + 1).copied());
-        let path = entry.id.path(dir);
-        let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+        let path = entry.path(dir);
+        let source = Source::new(env.fs.clone(), dir);
         let expected = if next.is_some() { entry.last } else { promise.max(before.position) };
         let opened = source.open(manifest.log_id, &entry, before, OpenMode::Read, expected);
         let (mut size, mut file) = match opened {
@@ -188,6 +188,8 @@ fn from_segments(env: &Env, dir: &Path, witness: Option<Witness>) -> Result<Resu
         start: witness.start,
         snapshot: witness.snapshot,
         former: None,
+        // Redactions are looked at again: what is done of them stays done.
+        redaction: Position::ZERO,
         segments: Vec::new(),
     };
     let mut previous: Option<(SegmentReader, Head)> = None;
@@ -197,7 +199,7 @@ fn from_segments(env: &Env, dir: &Path, witness: Option<Witness>) -> Result<Resu
             return Ok(Err(format!("the header of segment {} is damaged", copied.id)));
         };
         let before = Head { position: header.first.previous(), time: header.time_before, chain: header.chain_before };
-        let entry = SegmentEntry::empty(copied.id, header.tag, before);
+        let entry = SegmentEntry { revision: copied.revision, ..SegmentEntry::empty(copied.id, header.tag, before) };
         if let (Some(ended), Some((reader, began))) = (manifest.segments.last_mut(), &mut previous) {
             if ended.id.next() != copied.id {
                 return Ok(Err(format!("segment {} is missing", ended.id.next())));

@@ -48,7 +48,7 @@ pub fn verify(
 ) -> Result<Verification, LogError> {
     let loaded = settled(env, dir)?;
     let manifest = &loaded.manifest;
-    let source = Source { fs: env.fs.clone(), dir: dir.to_path_buf(), milestones: Default::default() };
+    let source = Source::new(env.fs.clone(), dir);
     let total = manifest.segments.iter().map(|entry| entry.end).sum();
     let (head, floor) = (manifest.start, manifest.floor);
     let mut sums = Sums { head, floor, sound: 0, problems: Vec::new(), done: 0, total };
@@ -81,7 +81,7 @@ pub fn verify(
         let last = if sealed { entry.last } else { promise };
         let opened = source.open(manifest.log_id, entry, before, OpenMode::Read, last);
         let mut reader = match opened.map_err(Problem::from_error) {
-            Ok((file, _)) => SegmentReader::new(file, entry.id.path(dir), entry.tag)?,
+            Ok((file, _)) => SegmentReader::new(file, entry.path(dir), entry.tag)?,
             Err(Ok(problem)) => {
                 sums.problems.push(problem);
                 continue;

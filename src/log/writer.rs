@@ -5,6 +5,7 @@
 //! log calls [`Log::append`], [`Log::sync`] and [`FileLog::prepare_spare`] from threads of its own, or in
 //! turn from a simulation.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,13 +15,16 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::append::Item;
+use super::archive::Index;
 use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
+use super::redact::Erase;
 use super::segment::{SegmentId, Spare};
 use super::settings::LogSettings;
 use super::snapshot::Snapshot;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
+use super::trim::Removable;
 use super::{DirLock, Draft, Frames, Head, Log, LogError};
 use crate::env::{Env, File, FileExt as _};
 use crate::types::{Digest, LogId, Position, Timestamp};
@@ -99,12 +103,14 @@ impl FileLog {
     pub fn open_planned(env: Env, lock: DirLock, plan: Plan, settings: LogSettings) -> Result<FileLog, LogError> {
         settings.check()?;
         let recovered = plan.apply(&env, &settings)?;
+        // Never needed; that it could not be removed costs room, nothing else.
+        let _ = env.fs.remove_file(&Snapshot::unfinished(&recovered.dir));
         let active = *recovered.manifest.active();
         Ok(FileLog {
             id: recovered.manifest.log_id,
             writer: Mutex::new(Writer {
                 file: recovered.file,
-                path: active.id.path(&recovered.dir),
+                path: active.path(&recovered.dir),
                 id: active.id,
                 tag: active.tag,
                 size: recovered.size,
@@ -145,11 +151,6 @@ impl FileLog {
         FrameStream::new(self.source(), view.manifest, from, view.synced.position, check)
     }
 
-    /// The snapshot of the state at the floor, unless that is the beginning of everything.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        self.view.lock().manifest.snapshot
-    }
-
     /// The directory of the log.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -159,8 +160,8 @@ impl FileLog {
         self.milestones.trim(id);
     }
 
-    fn source(&self) -> Source {
-        Source { fs: self.env.fs.clone(), dir: self.dir.clone(), milestones: self.milestones.clone() }
+    pub(super) fn source(&self) -> Source {
+        Source { milestones: self.milestones.clone(), ..Source::new(self.env.fs.clone(), &self.dir) }
     }
 
     /// Writes the older slot and shows the manifest to readers; latches when that fails.
@@ -303,6 +304,64 @@ impl Log for FileLog {
 
     fn floor(&self) -> Position {
         self.view.lock().manifest.floor.position
+    }
+
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.snapshot
+    }
+
+    fn removable(&self, keep: Position) -> Result<Removable, LogError> {
+        let manifest = self.view.lock().manifest.clone();
+        let (segments, snapshots) = manifest.removable(keep);
+        self.measure(segments, &snapshots)
+    }
+
+    fn floor_above(&self, bytes: u64) -> Position {
+        self.floor_with_above(bytes)
+    }
+
+    fn former(&self) -> Option<Snapshot> {
+        self.view.lock().manifest.former
+    }
+
+    fn read_stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError> {
+        self.stored(archive)
+    }
+
+    fn redact(
+        &self,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError> {
+        self.redact_frames(positions, erase, snapshots)
+    }
+
+    fn redact_archive(
+        &self,
+        dir: &Path,
+        positions: &BTreeSet<Position>,
+        erase: &Erase<'_>,
+        snapshots: &[Snapshot],
+    ) -> Result<(), LogError> {
+        self.redact_archived(dir, positions, erase, snapshots)
+    }
+
+    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError> {
+        let manifest = self.view.lock().manifest.clone();
+        Ok(Index::of_log(self.env.fs.as_ref(), dir, &manifest)?.snapshots)
+    }
+
+    fn redaction(&self) -> Position {
+        self.view.lock().manifest.redaction
+    }
+
+    fn complete_redaction(&self, redaction: Position) -> Result<(), LogError> {
+        self.note_redaction(redaction)
+    }
+
+    fn archive(&self, dir: &Path, keep: Position) -> Result<Removable, LogError> {
+        self.archive_to(dir, keep)
     }
 
     fn trim(&self, snapshot: Snapshot, keep: Position) -> Result<(), LogError> {

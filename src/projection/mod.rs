@@ -23,7 +23,7 @@ pub use index::{INDEX_PARTITIONS, Index, IndexEntry, IndexSet, UsersByEmail};
 pub use memtable::{Found, Memtable};
 pub use pins::{Pin, Pins};
 pub use project::{
-    CURSORS, MARKS, REDACTIONS, REQUESTS, REQUESTS_BY_TIME, Remembered, Restored, decode_request_time_key,
+    CURSORS, MARKS, REDACTIONS, REQUESTS, REQUESTS_BY_TIME, RESTORES, Remembered, Restored, decode_request_time_key,
     project_events, project_request, redaction_key,
 };
 pub use scan::Scanner;

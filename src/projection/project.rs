@@ -23,6 +23,9 @@ pub const CURSORS: &[u8] = b"\0cursors";
 /// Erased values: [`redaction_key`] -> empty.
 pub const REDACTIONS: &[u8] = b"\0redactions";
 
+/// Positions to which a range was restored: 8 bytes big-endian -> empty, at the version of the last transaction that did.
+pub const RESTORES: &[u8] = b"\0restores";
+
 /// What is remembered of a request (law 10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
@@ -69,7 +72,8 @@ pub fn project_events(events: &[Event], restored: Vec<Restored>) -> WriteSet {
     let mut kept = BTreeMap::new();
     for event in events {
         match event {
-            Event::RestoreRange { partition, prefix, .. } => {
+            Event::RestoreRange { partition, prefix, as_of } => {
+                set.put(Key::new(RESTORES, &as_of.0.to_be_bytes()), Some(b""));
                 let range = KeyRange::new(partition, prefix);
                 kept.retain(|key: &Key, _| !range.contains(key));
                 kept.extend(restored.next().unwrap_or_default());

@@ -110,6 +110,7 @@ impl World {
                 chain: Hash::default(),
                 projections: vec![],
                 history: None,
+                redaction: Position::ZERO,
             };
             now(self.backend.write(&stamp, &keep, changes(table, Keep::Seen(keep.clone())))).unwrap();
             drop(layers);

@@ -87,6 +87,7 @@ fn stamp_at(shared: &Shared, position: Position, built: Option<&[ProjectionVersi
         chain: chain_at(shared.log.as_ref(), position)?,
         projections: built.map_or_else(|| shared.built.lock().clone(), <[_]>::to_vec),
         history: shared.history(),
+        redaction: shared.base_redaction(),
     })
 }
 

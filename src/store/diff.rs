@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::engine::on_blocking_thread;
+use super::engine::{Shared, on_blocking_thread};
 use super::facade::Store;
 use super::pages::{PageStream, Pages, page_stream};
 use super::prepare::check_partition;
@@ -303,7 +303,7 @@ impl DifferencePages {
         let mut page = Vec::new();
         for key in keys {
             let entry = async |reader: &Reader| -> Result<Option<Entry>> {
-                let found = reader.shared().view.get(&key, reader.position()).await?;
+                let found = reader.shared().value_at(&key, reader.position()).await?;
                 Ok(found.map(|(version, value)| Entry { encoded_key: key.clone().into(), version, value }))
             };
             let (old, new) = (entry(&self.a).await?, entry(&self.b).await?);
@@ -325,6 +325,7 @@ pub(super) struct RangeDiff {
 }
 
 struct Side {
+    shared: Arc<Shared>,
     scanner: Scanner,
     ready: VecDeque<Entry>,
     ended: bool,
@@ -333,12 +334,12 @@ struct Side {
 impl Side {
     fn new(reader: &Reader, from: &[u8], to: Vec<u8>) -> Side {
         let scanner = Scanner::new(reader.shared().view.clone(), reader.pin().clone(), from, to, 0);
-        Side { scanner, ready: VecDeque::new(), ended: false }
+        Side { shared: reader.shared().clone(), scanner, ready: VecDeque::new(), ended: false }
     }
 
     async fn fill(&mut self) -> Result<()> {
         if self.ready.is_empty() && !self.ended {
-            self.ready = self.scanner.page().await?.into();
+            self.ready = self.shared.page(&mut self.scanner).await?.into();
             self.ended = self.ready.is_empty();
         }
         Ok(())

@@ -14,9 +14,11 @@ use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Command, Refusal, Submission};
 use crate::env::{Env, SocketFile};
-use crate::log::Log;
-use crate::projection::{IndexSet, View};
-use crate::types::{Error, ErrorKind, Position, ProjectionVersion, Result};
+use crate::log::{Log, LogError};
+use crate::projection::{IndexSet, Scanner, View, redaction_key};
+use crate::types::{
+    Entry, Error, ErrorKind, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Slice, Timestamp,
+};
 
 /// The unit of [`Shared::room`]: a semaphore counts to less than the bytes of a large queue.
 const ROOM_UNIT_BYTES: usize = 1024;
@@ -55,10 +57,46 @@ pub(crate) struct Shared {
     pub socket: Mutex<Option<SocketFile>>,
     /// Gives lane ids.
     pub lanes: AtomicU64,
-    /// The log's directory, for the scrub.
+    /// The log's directory, where its snapshots lie.
     pub log_dir: PathBuf,
     /// What the scrub did and found.
     pub scrub: Mutex<ScrubReport>,
+    /// Held by the one who trims.
+    pub trimming: tokio::sync::Mutex<()>,
+    /// Held for reading by whoever writes down a position that others are to find readable, from the check until that is
+    /// committed.
+    pub floor_gate: tokio::sync::RwLock<()>,
+    /// Where a trim wants the floor; zero without one.
+    pub floor_asked: AtomicU64,
+    /// The last redaction of which nothing erased is in the base.
+    pub base_redaction: AtomicU64,
+    /// The last redaction of this process: what was read below it is not to be written again.
+    pub redacted_at: AtomicU64,
+    /// Whether there may be a redaction of which not everything is done.
+    pub redactions_open: AtomicBool,
+    /// Whether there may be anything redacted at all.
+    pub redactions: AtomicBool,
+    /// When the retention was last looked at.
+    pub retained_at: Mutex<Option<Timestamp>>,
+}
+
+/// A floor that a trim wants, for as long as the trim lasts.
+#[derive(Debug)]
+pub(crate) struct FloorAsked(Arc<Shared>);
+
+impl FloorAsked {
+    /// Waits for those who have found a lower position readable and are about to write it down.
+    pub async fn new(shared: &Arc<Shared>, floor: Position) -> FloorAsked {
+        let _nobody = shared.floor_gate.write().await;
+        shared.floor_asked.store(floor.0, Ordering::Release);
+        FloorAsked(shared.clone())
+    }
+}
+
+impl Drop for FloorAsked {
+    fn drop(&mut self) {
+        self.0.floor_asked.store(0, Ordering::Release);
+    }
 }
 
 impl Shared {
@@ -138,6 +176,69 @@ impl Shared {
     /// Where the history begins that the next checkpoint keeps.
     pub fn history(&self) -> Option<Position> {
         self.keeps_history.load(Ordering::Acquire).then(|| self.log.floor())
+    }
+
+    /// What the next checkpoint is stamped with.
+    pub fn base_redaction(&self) -> Position {
+        Position(self.base_redaction.load(Ordering::Acquire))
+    }
+
+    /// The newest value of a key not above `at`, and the position that wrote it.
+    ///
+    /// Errors: `not_found` when it was redacted; those of the base.
+    pub async fn value_at(&self, key: &[u8], at: Position) -> Result<Option<(Position, Slice)>> {
+        let found = self.view.get(key, at).await?;
+        if let Some((version, value)) = &found {
+            self.check_erased(key, *version, value).await?;
+        }
+        Ok(found)
+    }
+
+    /// The next entries of a scanner, in order; none at the end.
+    ///
+    /// Errors: as [`Shared::value_at`].
+    pub async fn page(&self, scanner: &mut Scanner) -> Result<Vec<Entry>> {
+        let page = scanner.page().await?;
+        for entry in &page {
+            self.check_erased(&entry.encoded_key, entry.version, &entry.value).await?;
+        }
+        Ok(page)
+    }
+
+    /// Whether what was read is the empty value that a redaction leaves.
+    pub async fn check_erased(&self, key: &[u8], version: Position, value: &[u8]) -> Result<()> {
+        match self.is_erased(key, version, value).await? {
+            false => Ok(()),
+            true => {
+                let start = Key::key_start(key).unwrap_or(0);
+                let message = format!(
+                    "the value was redacted, partition=`{}` key=`{}` version=`{version}`",
+                    Key::partition_of(key).unwrap_or_default().escape_ascii(),
+                    key.get(start..).unwrap_or_default().escape_ascii()
+                );
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+        }
+    }
+
+    /// The same as an answer. Costs a look-up only for empty values.
+    pub async fn is_erased(&self, key: &[u8], version: Position, value: &[u8]) -> Result<bool> {
+        let possible = value.is_empty() && self.redactions.load(Ordering::Acquire);
+        if !possible || key.first() == Some(&OWN_PARTITION_BYTE) {
+            return Ok(false);
+        }
+        // Asked at the newest position: a redaction holds for every state before it.
+        Ok(self.view.latest(&redaction_key(key, version)).await?.is_some())
+    }
+
+    /// Whether a position can be written down for others to read at: a trim that is going on does not pass it by. Asked with
+    /// [`Shared::floor_gate`] held.
+    pub fn check_kept(&self, position: Position) -> Result<()> {
+        let floor = Position(self.floor_asked.load(Ordering::Acquire)).max(self.log.floor());
+        match position < floor {
+            true => Err(LogError::BelowFloor { position, floor }.into()),
+            false => Ok(()),
+        }
     }
 
     /// A new lane id.

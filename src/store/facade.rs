@@ -201,6 +201,12 @@ impl Store {
                 // Everything was read at one published position: that is where it stands in the order.
                 return Ok(Committed { position: attempt.read_at, answer, repeated: false });
             }
+            // No trim may pass by what the transaction restores before it is committed: it could not be replayed.
+            let kept = self.keep_restored(&attempt.events).await?;
+            if kept.is_some() && attempt.read_at.0 < self.shared.redacted_at.load(Ordering::Acquire) {
+                // What it read may have been redacted since: it decides again.
+                continue;
+            }
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
             let Attempt { read_at, reads, events, restored, pins } = attempt;
             let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
@@ -269,7 +275,7 @@ impl Store {
         self.shared.submit(Box::new(submission), answer).await
     }
 
-    /// What a store does by itself from time to time: builds missing indexes, forgets old requests.
+    /// What a store does by itself from time to time: builds missing indexes, forgets old requests, trims as it is told to.
     pub(crate) fn start_chores(&self, runtime: &tokio::runtime::Handle) {
         // The chores keep no store open that its owners have dropped, nor its directory locked.
         let (shared, threads) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.threads));
@@ -282,17 +288,20 @@ impl Store {
                     return;
                 }
                 let store = Store { shared, threads };
-                let done = match store.build_indexes().await {
-                    Ok(()) => store.expire_requests().await.map(|_| ()),
-                    failed => failed,
-                };
-                if let Err(error) = done
+                if let Err(error) = store.do_chores().await
                     && !store.shared.closing.load(Ordering::Acquire)
                 {
                     tracing::warn!(error = %error.report(), "a chore of the store failed; it is tried again");
                 }
             }
         });
+    }
+
+    async fn do_chores(&self) -> Result<()> {
+        self.finish_redactions().await?;
+        self.build_indexes().await?;
+        self.expire_requests().await?;
+        self.retain().await.map(drop)
     }
 
     /// Brings everything acknowledged so far into the base and returns the position reached.

@@ -22,8 +22,10 @@ pub struct Version {
     pub encoded_key: Slice,
     /// The position that wrote or deleted it.
     pub position: Position,
-    /// The value; `None` where the key was deleted, by itself or with a range.
+    /// The value; `None` where the key was deleted, by itself or with a range, and where it was redacted.
     pub value: Option<Slice>,
+    /// Whether there was a value that was redacted since.
+    pub redacted: bool,
     /// Who wrote it when and why; `None` for what was there at the floor already: its transaction is not kept any more.
     pub origin: Option<Origin>,
 }
@@ -123,13 +125,18 @@ impl Pages for VersionPages {
         let mut origins = on_blocking_thread(move || origins(log.as_ref(), &positions)).await??.into_iter();
         let mut versions = Vec::with_capacity(changes.len());
         for (encoded_key, position, lives) in changes {
-            let value = match lives {
+            let found = match lives {
                 // At the floor it is what it was when it was written.
-                true => self.shared.view.get(&encoded_key, position.max(self.floor)).await?.map(|(_, value)| value),
+                true => self.shared.view.get(&encoded_key, position.max(self.floor)).await?,
                 false => None,
             };
+            let redacted = match &found {
+                Some((version, value)) => self.shared.is_erased(&encoded_key, *version, value).await?,
+                None => false,
+            };
+            let value = found.map(|(_, value)| value).filter(|_| !redacted);
             let origin = if position > self.floor { origins.next() } else { None };
-            versions.push(Version { encoded_key, position, value, origin });
+            versions.push(Version { encoded_key, position, value, redacted, origin });
         }
         Ok(versions)
     }

@@ -53,6 +53,20 @@ pub(crate) fn whole(shared: &Shared, at: Position) -> Vec<DumpedIndex> {
     whole.map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version }).collect()
 }
 
+/// The same at a position of the past, and whether these are all that there are entries of.
+pub(crate) fn whole_at(shared: &Shared, position: Position) -> (Vec<DumpedIndex>, bool) {
+    let built = shared.built.lock();
+    let whole =
+        |projection: &&ProjectionVersion| !projection.name.starts_with(BUILDING) && projection.since <= position;
+    let indexes: Vec<DumpedIndex> = built
+        .iter()
+        .filter(whole)
+        .map(|whole| DumpedIndex { name: whole.name.clone(), version: whole.version })
+        .collect();
+    let all = indexes.len() == built.len();
+    (indexes, all)
+}
+
 /// The indexes that are to be built.
 fn missing(shared: &Shared) -> IndexSet {
     let built = shared.built.lock();

@@ -47,10 +47,12 @@ impl Store {
     pub async fn mark(&self, context: Context, name: &str, position: Option<Position>) -> Result<Committed<Position>> {
         At::check_mark_name(name)?;
         let (shared, name) = (self.shared().clone(), name.to_owned());
+        // Between the check and the commit no trim may decide that nobody needs the position.
+        let _kept = self.shared().floor_gate.read().await;
         self.transact(context, move |tx: Tx| {
             // What it reads at was published, and no write can change that: nothing to record.
             let named = position.unwrap_or(tx.position());
-            let checked = check_readable_at(&shared, named, tx.position());
+            let checked = check_readable_at(&shared, named, tx.position()).and_then(|()| shared.check_kept(named));
             tx.record(Event::MarkSet { name: name.clone(), position: named });
             async move { checked.map(|()| named) }
         })

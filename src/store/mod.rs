@@ -25,18 +25,22 @@ mod past;
 mod prepare;
 mod reader;
 mod recent;
+mod redact;
 mod replay;
 mod requests;
 mod restoring;
+mod retention;
 mod rewind;
 mod scrub;
 mod seed;
 mod settings;
+mod snapshot;
 mod stats;
 mod submission;
 mod subscribe;
 mod threads;
 mod transaction;
+mod trim;
 mod undo;
 
 #[cfg(test)]
@@ -50,13 +54,19 @@ mod gate;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod past_tests;
+#[cfg(test)]
 mod races;
+#[cfg(test)]
+mod redactions;
 #[cfg(test)]
 mod serializable;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trims;
 
 pub use batch::{Batch, Predicate};
 pub use beside::{BesideReader, BesideStream};
@@ -72,7 +82,9 @@ pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
+pub use redact::{Redact, RedactOptions, Redacted};
 pub(crate) use replay::rebuild;
+pub use retention::Retention;
 pub use rewind::Rewound;
 pub use scrub::{ScrubDamage, ScrubReport};
 pub(crate) use seed::seed;
@@ -80,4 +92,5 @@ pub use settings::{Durability, Settings};
 pub use stats::Stats;
 pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};
+pub use trim::{TrimOptions, Trimmed};
 pub use undo::{Dependent, Undo};

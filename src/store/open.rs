@@ -1,6 +1,5 @@
 //! Opening: log recovery, trust or rebuild of the base, replay of what came after it.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +23,7 @@ use super::threads::Threads;
 #[cfg(feature = "postgres")]
 use crate::backends::PostgresBackend;
 use crate::backends::{Backend, BackendError};
-use crate::env::{Env, Fs};
+use crate::env::{Env, create_dir_durably};
 use crate::event::{Event, Transaction};
 #[cfg(feature = "postgres")]
 use crate::log::LogFiles;
@@ -63,6 +62,9 @@ pub(crate) async fn open(builder: Builder, existing: Existing) -> Result<Store> 
         .map_err(|error| Error::new(ErrorKind::Internal, "opening the store panicked").with_source(error))??;
     let threads = Threads::start(&opened.shared, opened.committer, &handle)?;
     let store = Store::new(opened.shared, threads);
+    if let Err(error) = store.finish_redactions().await {
+        tracing::warn!(error = %error.report(), "a redaction that was interrupted is not done yet; it is tried again");
+    }
     store.start_chores(&handle);
     if serves {
         match beside::listen(&dir, store.shared(), store.threads(), &handle) {
@@ -116,10 +118,15 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         base.clear().await?;
         (trusted, keeps_history) = (Position::ZERO, true);
     }
+    // A base that is made now is made from what the log has, so nothing is in it that is not in the log.
+    let redaction = match &stamp {
+        Some(stamp) if trusted > Position::ZERO => stamp.redaction,
+        _ => log.redaction(),
+    };
     let mut stamped = stamp.filter(|_| trusted > Position::ZERO).map(|stamp| stamp.projections);
     if let Some(snapshot) = log.snapshot().filter(|snapshot| trusted < snapshot.head.position) {
         let (env, dir) = (&builder.env, builder.dir.join(LOG_DIR));
-        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref()).await?);
+        stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), log.redaction()).await?);
         trusted = snapshot.head.position;
     }
     let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
@@ -145,6 +152,14 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         lanes: AtomicU64::new(0),
         log_dir: builder.dir.join(LOG_DIR),
         scrub,
+        trimming: tokio::sync::Mutex::new(()),
+        floor_gate: tokio::sync::RwLock::new(()),
+        floor_asked: AtomicU64::new(0),
+        retained_at: Mutex::new(None),
+        base_redaction: AtomicU64::new(redaction.0),
+        redacted_at: AtomicU64::new(0),
+        redactions_open: AtomicBool::new(true),
+        redactions: AtomicBool::new(true),
     });
     replay(&shared, trusted).await?;
     shared.keeps_history.store(shared.settings.history, Ordering::Release);
@@ -160,25 +175,9 @@ fn lock(builder: &Builder, existing: Existing) -> Result<DirLock> {
         return Err(Error::from(LogError::NotFound { path: dir.clone() }));
     }
     if existing != Existing::Required {
-        create_durably(fs.as_ref(), dir).map_err(failed("create the directory"))?;
+        create_dir_durably(fs.as_ref(), dir).map_err(failed("create the directory"))?;
     }
     Ok(DirLock::take(&builder.env, &dir.join(LOCK_FILE))?)
-}
-
-/// Creates a directory and its missing parents, each entry synced: what is acknowledged in a store is
-/// worth nothing when the store's own name is lost with the power.
-pub(crate) fn create_durably(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    let here = Path::new(".");
-    let missing = dir.ancestors().take_while(|path| !path.as_os_str().is_empty());
-    let mut unsynced = Vec::new();
-    for path in missing {
-        if fs.exists(path)? {
-            break;
-        }
-        unsynced.push(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here));
-    }
-    fs.create_dir_all(dir)?;
-    unsynced.iter().rev().try_for_each(|parent| fs.sync_dir(parent))
 }
 
 fn open_log(builder: &Builder, lock: DirLock, existing: Existing, stamp: Option<&Stamp>) -> Result<FileLog> {
@@ -281,6 +280,10 @@ async fn sound_stamp(base: &dyn Backend) -> Result<Option<Stamp>> {
 /// Whether the stamp is of this log's history and of indexes that this version knows.
 fn trusted(log: &FileLog, stamp: &Stamp, builder: &Builder) -> Result<bool> {
     if stamp.log_id != log.id() || stamp.position < log.floor() {
+        return Ok(false);
+    }
+    if stamp.redaction < log.redaction() {
+        tracing::info!("the base holds what was redacted since; it is rebuilt");
         return Ok(false);
     }
     if !indexing::all_known(&builder.indexes, &stamp.projections) {

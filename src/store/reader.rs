@@ -101,7 +101,7 @@ impl Reader {
     pub async fn get(&self, partition: &[u8], key: &[u8]) -> Result<Option<Entry>> {
         check_readable(partition, key)?;
         let key = Key::new(partition, key);
-        let found = self.shared.view.get(&key, self.position()).await?;
+        let found = self.shared.value_at(&key, self.position()).await?;
         Ok(found.map(|(version, value)| Entry { encoded_key: Slice::from(key), version, value }))
     }
 
@@ -142,7 +142,8 @@ impl Reader {
     fn stream(&self, from: &[u8], to: Vec<u8>, batch: usize, key_start: Option<usize>, limit: usize) -> EntryStream {
         let scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), from, to, batch);
         let partition = key_start.map(|start| from.get(..start).unwrap_or_default().to_vec());
-        EntryStream { pages: PageStream::new(scanner), partition, left: limit }
+        let entries = Entries { shared: self.shared.clone(), scanner };
+        EntryStream { pages: PageStream::new(entries), partition, left: limit }
     }
 }
 
@@ -150,17 +151,23 @@ impl Reader {
 #[derive(Debug)]
 #[must_use = "a stream does nothing unless polled"]
 pub struct EntryStream {
-    pages: PageStream<Scanner>,
+    pages: PageStream<Entries>,
     /// The encoded partition that a seek stays in; `None` for a scan over all partitions.
     partition: Option<Vec<u8>>,
     left: usize,
 }
 
-impl Pages for Scanner {
+#[derive(Debug)]
+struct Entries {
+    shared: Arc<Shared>,
+    scanner: Scanner,
+}
+
+impl Pages for Entries {
     type Item = Entry;
 
     async fn page(&mut self) -> Result<Vec<Entry>> {
-        Ok(Scanner::page(self).await?)
+        self.shared.page(&mut self.scanner).await
     }
 }
 
@@ -170,7 +177,7 @@ impl EntryStream {
     pub async fn seek(&mut self, key: &[u8]) {
         let Some(partition) = &self.partition else { return };
         let target = [&partition[..], key].concat();
-        self.pages.reset(|scanner| scanner.seek(&target)).await;
+        self.pages.reset(|entries| entries.scanner.seek(&target)).await;
     }
 
     /// The next entry; `None` at the end.

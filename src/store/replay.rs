@@ -108,6 +108,7 @@ pub(crate) async fn rebuild(
             chain,
             projections: indexes.versions(),
             history: Some(from),
+            redaction: Position::ZERO,
         };
         base.write(&stamp, &[], changes(table, Keep::All)).await?;
         view.rest_on(position);

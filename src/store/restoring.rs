@@ -1,8 +1,9 @@
 //! Restoring dumps into a store's directory, under its lock. Views are built by the next open.
 
 use super::builder::Builder;
-use super::open::{BASE_DIR, LOCK_FILE, LOG_DIR, create_durably};
+use super::open::{BASE_DIR, LOCK_FILE, LOG_DIR};
 use crate::dump::{DumpSource, RestoreOptions, Restored, restore};
+use crate::env::create_dir_durably;
 use crate::log::{DirLock, LogError, LogSettings};
 use crate::types::{Error, ErrorKind, Result};
 
@@ -25,7 +26,7 @@ impl Builder {
         self.settings.validate()?;
         let Builder { env, dir, settings, .. } = self;
         let failed = |source| LogError::Io { action: "create the directory", path: dir.clone(), source };
-        create_durably(env.fs.as_ref(), &dir).map_err(failed)?;
+        create_dir_durably(env.fs.as_ref(), &dir).map_err(failed)?;
         let lock = DirLock::take(&env, &dir.join(LOCK_FILE))?;
         let (log, base) = (dir.join(LOG_DIR), dir.join(BASE_DIR));
         let exists = |path| {

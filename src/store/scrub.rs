@@ -250,7 +250,7 @@ mod tests {
         }
 
         fn segment(&self, number: u64) -> PathBuf {
-            SegmentId(number).path(Path::new("/store/log"))
+            SegmentId(number).path(0, Path::new("/store/log"))
         }
 
         fn flip(&self, number: u64) {

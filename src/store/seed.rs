@@ -15,7 +15,8 @@ use crate::log::{Head, Snapshot};
 use crate::projection::{INDEX_PARTITIONS, IndexSet};
 use crate::types::{Error, ErrorKind, LogId, Position, ProjectionVersion, Result, Slice, Stamp};
 
-/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it. Gives the indexes that the base then holds
+/// Fills an empty base with the state of a snapshot in `dir`, in one write that is stamped with it and with the
+/// beginning of a history, and the last redaction of which nothing is in the snapshot. Gives the indexes that the base then holds
 /// whole: entries of indexes that this program does not keep up are left out, since they would go stale unseen.
 ///
 /// Errors: `corrupt` when the snapshot is not what the log says; those of the base.
@@ -26,6 +27,7 @@ pub(crate) async fn seed(
     snapshot: &Snapshot,
     indexes: &IndexSet,
     base: &dyn Backend,
+    redaction: Position,
 ) -> Result<Vec<ProjectionVersion>> {
     let mut reader = SnapshotReader::open(env, dir, log_id, snapshot)?;
     let mut projections: Vec<ProjectionVersion> =
@@ -36,7 +38,7 @@ pub(crate) async fn seed(
     }
     let Head { position, chain, .. } = snapshot.head;
     let history = Some(position);
-    let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections, history };
+    let stamp = Stamp { log_id, format: Stamp::FORMAT, position, chain, projections, history, redaction };
     // A backend has no words for what is wrong with where its changes come from.
     let failure = Arc::new(Mutex::new(None::<DumpError>));
     let failed = failure.clone();

@@ -1,7 +1,10 @@
 //! [`Settings`]: everything that can be tuned, with its default and its meaning.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+use super::retention::Retention;
 use crate::types::{Error, ErrorKind, Limits, Result};
 
 /// The settings of a store. None of them changes what is on disk in a way that another value could
@@ -37,6 +40,10 @@ pub struct Settings {
     /// Whether the base keeps every version since the floor, for reading as of any position. Default true. Turned on again, the base is
     /// rebuilt at the next open.
     pub history: bool,
+    /// How much history is kept. Default: [`Retention::Never`] trims by itself.
+    pub retention: Retention,
+    /// Where trims by retention keep what they remove. Default: nowhere.
+    pub archive: Option<PathBuf>,
     /// Cache of the embedded base, in bytes. Default 64 MiB.
     pub cache_bytes: u64,
     /// How fast sealed segments are read again in the background to find damage, in bytes per second. Default 8 MiB;
@@ -60,6 +67,8 @@ impl Default for Settings {
             write_wait_ms: 10_000,
             request_retention_hours: 7 * 24,
             history: true,
+            retention: Retention::Never,
+            archive: None,
             cache_bytes: 64 << 20,
             scrub_bytes_per_second: 8 << 20,
             scrub_interval_hours: 7 * 24,
@@ -111,6 +120,9 @@ impl Settings {
         }
         if matches!(self.durability, Durability::Interval { ms: 0 }) {
             return invalid("durability.interval.ms=`0`; choose `sync`".to_owned());
+        }
+        if matches!(self.retention, Retention::Days(0) | Retention::Bytes(0)) {
+            return invalid("retention=`0`; keep something".to_owned());
         }
         if self.scrub_interval_hours == 0 {
             return invalid("scrub_interval_hours=`0`; to have no scrub set scrub_bytes_per_second to 0".to_owned());

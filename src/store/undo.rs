@@ -15,8 +15,8 @@ use super::reader::Reader;
 use super::transaction::Tx;
 use crate::event::{Event, Transaction};
 use crate::log::{Log, LogError};
-use crate::projection::project_events;
-use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, PartitionClass, Position, Result};
+use crate::projection::{Write, project_events};
+use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, OWN_PARTITION_BYTE, PartitionClass, Position, Result};
 
 /// Later changes that are named, the most.
 const DEPENDENTS_NAMED_MAX: usize = 100;
@@ -112,7 +112,7 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     let mut keys = Vec::new();
     for key in touched.keys {
         let now = tx.read(&key).await?.map(|(_, value)| value);
-        let then = shared.view.get(&key, before.position()).await?.map(|(_, value)| value);
+        let then = shared.value_at(&key, before.position()).await?.map(|(_, value)| value);
         if now != then {
             keys.push((key, then.map(|value| value.to_vec())));
         }
@@ -141,7 +141,8 @@ fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Resul
         let set = project_events(&events, Vec::new());
         if frame.position <= last {
             set.ranges.into_iter().for_each(|range| found.touched.add_range(range));
-            set.writes.into_iter().for_each(|write| found.touched.add_key(write.key));
+            let own = |write: &Write| write.key.first() == Some(&OWN_PARTITION_BYTE);
+            set.writes.into_iter().filter(|write| !own(write)).for_each(|write| found.touched.add_key(write.key));
             if found.touched.keys.len() > Limits::TRANSACTION_OPERATIONS_MAX {
                 let limit = Limits::TRANSACTION_OPERATIONS_MAX;
                 let message = format!("too many keys to undo at once, limit=`{limit}`; undo fewer transactions");

@@ -21,6 +21,8 @@ pub struct Stamp {
     pub projections: Vec<ProjectionVersion>,
     /// From here on every position up to this one is readable; `None` when no history is kept.
     pub history: Option<Position>,
+    /// The last redaction of which nothing erased is in the state.
+    pub redaction: Position,
 }
 
 impl Stamp {

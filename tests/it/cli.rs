@@ -318,3 +318,65 @@ fn marks_name_positions() {
     let log = shell.json(&["log", "--all", "--kind", "mark_set", "--actor", "ann"]);
     assert_eq!(log[0]["events"], json!([{"kind": "mark_set", "writes": [], "name": "now", "at": 3}]));
 }
+
+#[test]
+fn old_history_goes_when_asked() {
+    let shell = Shell::with_store();
+    for value in ["a", "b", "c", "d"] {
+        shell.ok(&["set", "p", "k", value]);
+    }
+    shell.ok(&["mark", "keep", "--at", "2"]);
+    shell.fails(&["trim", "--before", "9"], 2, "invalid");
+    shell.fails(&["trim", "--before", "4"], 4, "conflict");
+    shell.ok(&["mark", "--delete", "keep"]);
+    let archive = shell.path("archive");
+    let archive = archive.to_str().unwrap();
+    let dry = &shell.json(&["trim", "--before", "4", "--dry-run"])[0];
+    assert_eq!(dry["floor"], 3);
+    assert_eq!(shell.json(&["stats"])[0]["floor"], 0);
+    let done = &shell.json(&["trim", "--before", "4", "--archive", archive, "--actor", "ann"])[0];
+    assert_eq!((&done["floor"], &done["segments"]), (&json!(3), &json!(0)));
+    assert_eq!(shell.json(&["stats"])[0]["floor"], 3);
+    let last = shell.json(&["log", "--reverse", "--limit", "1"]).remove(0);
+    assert_eq!((&last["actor"], &last["reason"]), (&json!("ann"), &json!("trimmed")));
+    shell.fails(&["show", "3"], 3, "not_found");
+    shell.fails(&["trim", "--before", "2"], 3, "not_found");
+    assert_eq!(shell.json(&["show", "4"])[0]["position"], 4);
+    // The log and its archive are one log.
+    assert_eq!(shell.json(&["show", "1", "--archive", archive])[0]["position"], 1);
+    assert_eq!(shell.json(&["log", "--archive", archive]).len(), 7);
+    shell.fails(&["log", "--archive", "nowhere"], 3, "not_found");
+    assert_eq!(shell.json(&["verify", "--archive", archive])[0]["ok"], true);
+    // The state comes back from the snapshot.
+    fs::remove_dir_all(shell.path("store").join("base")).unwrap();
+    assert_eq!(shell.ok(&["get", "p", "k"]), b"d");
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+}
+
+#[test]
+fn values_are_erased_from_the_history() {
+    let shell = Shell::with_store();
+    for value in ["secret-one", "secret-two"] {
+        shell.ok(&["set", "p", "k", value]);
+        shell.ok(&["set", "p", "other", "stays"]);
+    }
+    shell.fails(&["redact", "--partition", "p", "--key", "none"], 3, "not_found");
+    shell.fails(&["redact", "--position", "9"], 2, "invalid");
+    assert_eq!(shell.json(&["redact", "--partition", "p", "--key", "k", "--dry-run"])[0]["redacted"], 2);
+    let done = &shell.json(&["redact", "--partition", "p", "--key", "k", "--reason", "request 7"])[0];
+    assert_eq!((&done["redacted"], &done["position"]), (&json!(2), &json!(5)));
+    shell.fails(&["get", "p", "k", "--at", "3"], 3, "not_found");
+    assert_eq!(shell.ok(&["get", "p", "other", "--at", "2"]), b"stays");
+    let history = shell.json(&["history", "p", "k"]);
+    let told: Vec<_> =
+        history.iter().map(|version| (version["redacted"].clone(), version["deleted"].clone())).collect();
+    assert_eq!(told, [(json!(true), json!(false)), (json!(true), json!(false)), (json!(false), json!(true))]);
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    for entry in fs::read_dir(shell.path("store").join("log")).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap();
+        assert!(!content.windows(7).any(|window| window == b"secret-"));
+    }
+    let dump = shell.path("dump");
+    shell.ok(&["dump", "-o", dump.to_str().unwrap()]);
+    assert_eq!(shell.json(&["verify", dump.to_str().unwrap()])[0]["ok"], true);
+}

@@ -29,8 +29,14 @@ start() {
 }
 # With the processes of its connections: one that lives on would keep the next start from the data.
 finish() {
-    ! running || kill -"$1" "$server" $([ "$1" != KILL ] || cat "/proc/$server/task/$server/children") 2>/dev/null
+    connections=
+    ! running || [ "$1" != KILL ] || connections=$(cat "/proc/$server/task/$server/children")
+    ! running || kill -"$1" "$server" $connections 2>/dev/null
     [ -z "$server" ] || wait "$server" 2>/dev/null
+    # They are nobody's children now, so they cannot be waited for.
+    for connection in $connections; do
+        while kill -0 "$connection" 2>/dev/null; do sleep 0.02; done
+    done
     server=
 }
 if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions --wal-segsize=1 >"$dir/log" 2>&1

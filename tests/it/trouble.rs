@@ -54,7 +54,7 @@ fn copy(from: &Path, to: &Path) {
 /// The active segment, and where each of its transactions begins.
 fn segment(shell: &Shell) -> PathBuf {
     let dir = shell.path("store/log");
-    LogFiles::open(&Env::os(), &dir).unwrap().segments().last().unwrap().id.path(&dir)
+    LogFiles::open(&Env::os(), &dir).unwrap().segments().last().unwrap().path(&dir)
 }
 
 /// Changes one byte of the first place where these bytes stand.

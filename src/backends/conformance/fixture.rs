@@ -13,6 +13,7 @@ pub(super) fn stamp(position: u64) -> Stamp {
         chain: Hash(chain),
         projections: vec![ProjectionVersion { name: "users-by-email".into(), version: 3, since: Position(1) }],
         history: None,
+        redaction: Position::ZERO,
     }
 }
 

@@ -12,18 +12,19 @@ use crate::types::{Hash, LogId, Position, ProjectionVersion, Stamp};
 const MAKE: &str = "insert into bases (name) values ($1) on conflict (name) do nothing";
 const LOAD: &str = "
     select id, generation, log_id, stamp_format, position, chain, projection_names, projection_versions, projection_since, retained,
-           history, damaged
+           history, damaged, redaction
     from bases where name = $1";
 const SAVE: &str = "
     update bases set generation = generation + 1, log_id = $3, stamp_format = $4, position = $5, chain = $6,
-                     projection_names = $7, projection_versions = $8, projection_since = $9, retained = $10, history = $11
+                     projection_names = $7, projection_versions = $8, projection_since = $9, retained = $10, history = $11,
+                     redaction = $12
     where id = $1 and generation = $2";
 /// A new id: rows of the former one belong to nobody, and are removed in the background.
 const CLEAR: &str = "
     with former as (
         update bases set id = default, generation = generation + 1, log_id = null, stamp_format = null, position = null,
                          chain = null, projection_names = '{}', projection_versions = '{}', projection_since = '{}',
-                         retained = '{}', history = null, damaged = null
+                         retained = '{}', history = null, redaction = 0, damaged = null
         where id = $1
     )
     insert into cleared (base) values ($1) on conflict do nothing";
@@ -86,6 +87,7 @@ impl Base {
             .bind(stamp.projections.iter().map(|projection| number(projection.since)).collect::<Vec<_>>())
             .bind(seen.positions())
             .bind(stamp.history.map(number))
+            .bind(number(stamp.redaction))
             .execute(connection)
             .await?;
         if saved.rows_affected() == 1 { Ok(()) } else { Err(PostgresError::Meddled) }
@@ -128,6 +130,7 @@ fn stamp(row: &PgRow) -> Result<Option<(Stamp, Vec<Position>)>, PostgresError> {
         chain: Hash(row.try_get::<Vec<u8>, _>(5)?.try_into().map_err(|_| nonsense("chain"))?),
         projections,
         history: row.try_get::<Option<i64>, _>(10)?.map(position).transpose()?,
+        redaction: position(row.try_get(12)?)?,
     };
     let retained = numbers(9)?.into_iter().map(position).collect::<Result<_, _>>()?;
     Ok(Some((stamp, retained)))

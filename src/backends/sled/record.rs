@@ -77,6 +77,7 @@ impl Record {
         }
         body.push(u8::from(self.stamp.history.is_some()));
         body.extend_from_slice(&self.stamp.history.unwrap_or_default().0.to_le_bytes());
+        body.extend_from_slice(&self.stamp.redaction.0.to_le_bytes());
         put_count(&mut body, self.retained.len());
         self.retained.iter().for_each(|position| body.extend_from_slice(&position.0.to_le_bytes()));
         body.extend_from_slice(&self.next_id.to_le_bytes());
@@ -136,6 +137,7 @@ impl Record {
             ([1], from) => Some(from),
             _ => return None,
         };
+        let redaction = Position(take_u64(body)?);
         let mut retained = Vec::new();
         for _ in 0..take_u32(body)? {
             retained.push(Position(take_u64(body)?));
@@ -143,7 +145,7 @@ impl Record {
         let next_id = take_u64(body)?;
         let (generations, past) = (take_generations(body)?, take_generations(body)?);
         let swept = Position(take_u64(body)?);
-        let stamp = Stamp { log_id, format, position, chain, projections, history };
+        let stamp = Stamp { log_id, format, position, chain, projections, history, redaction };
         body.is_empty().then_some(Record { stamp, retained, next_id, generations, past, swept })
     }
 
@@ -237,6 +239,7 @@ mod tests {
                 chain: Hash([5; 32]),
                 projections: vec![ProjectionVersion { name: "by-email".into(), version: 6, since: Position(20) }],
                 history: Some(Position(21)),
+                redaction: Position(23),
             },
             retained: vec![Position(7)],
             next_id: 10,
@@ -266,6 +269,7 @@ mod tests {
             &[5; 32],
             b"\x01\0\0\0\x08\0\0\0by-email\x06\0\0\0\x14\0\0\0\0\0\0\0",
             b"\x01\x15\0\0\0\0\0\0\0",
+            b"\x17\0\0\0\0\0\0\0",
             b"\x01\0\0\0\x07\0\0\0\0\0\0\0",
             b"\x0a\0\0\0\0\0\0\0",
             b"\x01\0\0\0",
@@ -277,11 +281,11 @@ mod tests {
             b"\x16\0\0\0\0\0\0\0",
         ]
         .concat();
-        let expected = [&b"LKLGBASE\x01\0\0\0\xe9\0\0\0\0\0\0\0"[..], &body].concat();
+        let expected = [&b"LKLGBASE\x01\0\0\0\xf1\0\0\0\0\0\0\0"[..], &body].concat();
         let encoded = record().encode();
         assert_eq!(encoded[..16], expected[..16]);
         assert_eq!(encoded[20..], expected[20..]);
-        assert_eq!(encoded[16..20], 0x0922_f677_u32.to_le_bytes());
+        assert_eq!(encoded[16..20], 0x13d4_1b9e_u32.to_le_bytes());
         assert_eq!(Record::decode(&encoded, Path::new("x")).unwrap(), record());
     }
 

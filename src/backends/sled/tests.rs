@@ -26,6 +26,7 @@ fn stamp(position: u64) -> Stamp {
         chain: Hash([position as u8; 32]),
         projections: Vec::new(),
         history: None,
+        redaction: Position::ZERO,
     }
 }
 

@@ -149,7 +149,7 @@ fn parts(files: &LogFiles) -> Vec<(PathBuf, u64)> {
         // How far the active one is written the manifest does not say.
         let bytes = if index < active { segment.end } else { left };
         left = left.saturating_sub(bytes);
-        (segment.id.path(files.dir()), bytes)
+        (segment.path(files.dir()), bytes)
     };
     segments.iter().enumerate().map(part).collect()
 }

@@ -26,6 +26,7 @@ mod sample;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod undo;
 mod writes;
 

@@ -149,6 +149,7 @@ fn stamp(position: u64) -> Stamp {
         chain: Hash([0; 32]),
         projections: Vec::new(),
         history: Some(Position(1)),
+        redaction: Position::ZERO,
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use super::bed::{Bed, io};
 use super::figure::{self, Figure};
 use super::scale::Scale;
-use super::{base, checkpoint, dumps, feed, import, open, past, postgres, reads, undo, writes};
+use super::{base, checkpoint, dumps, feed, import, open, past, postgres, reads, trim, undo, writes};
 use crate::cli::base::Base;
 use crate::cli::command::Shell;
 use crate::cli::output::Ended;
@@ -70,5 +70,6 @@ pub(super) async fn measure(mut bed: Bed<'_>, base_outside: Option<&Base>) -> Re
     dumps::measure(&mut bed).await?;
     feed::measure(&mut bed).await?;
     undo::measure(&mut bed).await?;
+    trim::measure(&mut bed).await?;
     Ok(bed.figures())
 }

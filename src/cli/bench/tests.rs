@@ -7,7 +7,7 @@ use super::sample::{KEY_BYTES, pair, scattered};
 use super::scale::Scale;
 use crate::types::{ErrorKind, Result};
 
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 31] = [
     "memory-per-entry",
     "get-1",
     "get-2",
@@ -38,6 +38,7 @@ const NAMES: [&str; 30] = [
     "restore-zstd",
     "subscribe",
     "undo",
+    "trim",
 ];
 
 async fn measured(only: Option<&str>) -> (Vec<Figure>, usize) {

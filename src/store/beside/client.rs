@@ -247,11 +247,12 @@ fn entry(answer: Answer) -> Option<Entry> {
 }
 
 fn version(answer: Answer) -> Option<Version> {
-    let Answer::Version(WireVersion { key, position, value, origin }) = answer else { return None };
+    let Answer::Version(WireVersion { key, position, value, redacted, origin }) = answer else { return None };
     Some(Version {
         encoded_key: key.0.into(),
         position: Position(position),
         value: value.map(|value| value.0.into()),
+        redacted,
         origin: origin.map(|origin| Origin {
             time: Timestamp(origin.time),
             actor: origin.actor,

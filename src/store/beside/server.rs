@@ -212,6 +212,7 @@ fn wire_version(version: &Version) -> WireVersion {
         key: Text::from(&version.encoded_key),
         position: version.position.0,
         value: version.value.as_ref().map(Text::from),
+        redacted: version.redacted,
         origin: version.origin.as_ref().map(|origin| WireOrigin {
             time: origin.time.0,
             actor: origin.actor.clone(),

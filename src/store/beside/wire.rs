@@ -67,6 +67,7 @@ pub(super) struct WireVersion {
     pub key: Text,
     pub position: u64,
     pub value: Option<Text>,
+    pub redacted: bool,
     pub origin: Option<WireOrigin>,
 }
 

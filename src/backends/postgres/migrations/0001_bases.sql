@@ -1,4 +1,4 @@
--- Version 1. Normative description: docs/format.md, part 3.2.
+-- Version 1. Normative description: docs/format.md, part 6.
 -- Runs with the search path set to the schema alone, in one transaction with its row in schema_versions.
 
 -- One row a base: the checkpoint of one store. Whoever writes holds the advisory lock of the base.
@@ -21,6 +21,8 @@ create table bases (
     retained bigint[] not null default '{}',
     -- From here on every position is readable; null: no history is kept.
     history bigint,
+    -- The last redaction of which nothing erased is in the base.
+    redaction bigint not null default 0,
     -- Why the base is not trusted any more; it is used again once it was cleared.
     damaged text
 );

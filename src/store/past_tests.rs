@@ -1,0 +1,216 @@
+//! The past where it is not kept, and range restores seen from inside a transaction and after a crash.
+
+use std::collections::BTreeMap;
+
+use super::simulation::{Stepped, ready};
+use super::{Batch, Context, ScanOptions, Settings, Tx};
+use crate::backends::MemoryBackend;
+use crate::env::sim::{Keep, SimWorld};
+use crate::event::{Event, Transaction};
+use crate::types::{ErrorKind, Position, Result};
+
+struct World {
+    world: SimWorld,
+    base: MemoryBackend,
+    settings: Settings,
+}
+
+impl World {
+    fn new() -> World {
+        let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
+        World { world: SimWorld::new(11), base: MemoryBackend::new(), settings }
+    }
+
+    fn open(&self, history: bool) -> Stepped {
+        let settings = Settings { history, ..self.settings.clone() };
+        Stepped::open(&self.world, &self.base, &settings).unwrap()
+    }
+
+    fn crash(&self, stepped: Stepped) {
+        drop(stepped);
+        self.world.fs.crash(Keep::Everything);
+    }
+}
+
+fn set(stepped: &mut Stepped, key: &[u8], value: &[u8]) -> Position {
+    stepped.write("t", Batch::new().set(b"p", key, value)).unwrap().position
+}
+
+fn transact<F>(stepped: &mut Stepped, closure: impl Fn(Tx) -> F + 'static) -> Result<Position>
+where
+    F: Future<Output = Result<()>> + 'static,
+{
+    let store = stepped.store.clone();
+    stepped.one(async move { store.transact(Context::new("t"), closure).await }).map(|done| done.position)
+}
+
+fn entries(stepped: &Stepped) -> BTreeMap<Vec<u8>, (Position, Vec<u8>)> {
+    ready(async {
+        let mut entries = stepped.store.reader().scan(ScanOptions::new(b"p")).unwrap();
+        let mut found = BTreeMap::new();
+        while let Some(entry) = entries.next().await {
+            let entry = entry.unwrap();
+            found.insert(entry.key().to_vec(), (entry.version, entry.value.to_vec()));
+        }
+        found
+    })
+}
+
+fn restores(stepped: &Stepped) -> usize {
+    let frames = stepped.store.shared().log.read(Position(1)).unwrap();
+    let events = frames.flat_map(|frame| Transaction::decode(frame.unwrap().payload).unwrap().events);
+    events.filter(|event| matches!(event, Event::RestoreRange { .. })).count()
+}
+
+#[test]
+fn without_a_history_only_what_is_in_memory_can_be_read_as_it_was() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"a", b"1");
+    set(&mut stepped, b"a", b"2");
+    stepped.checkpoint().unwrap();
+    set(&mut stepped, b"a", b"3");
+    let store = stepped.store.clone();
+    let gone = stepped.one(async move { store.at(Position(1)).await.map(|_| ()) }).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Unavailable);
+    assert!(gone.message().contains("kept_from=`2`"), "{gone}");
+    let store = stepped.store.clone();
+    let kept = stepped.one(async move { store.at(Position(2)).await.unwrap().get(b"p", b"a").await }).unwrap();
+    assert_eq!(&kept.unwrap().value[..], b"2");
+    // What was pinned before the checkpoint stays, history or not.
+    let reader = stepped.store.reader();
+    set(&mut stepped, b"a", b"4");
+    stepped.checkpoint().unwrap();
+    assert_eq!(&ready(reader.get(b"p", b"a")).unwrap().unwrap().value[..], b"3");
+    // With a history asked for, the base is made anew with one.
+    drop(reader);
+    world.crash(stepped);
+    let mut stepped = world.open(true);
+    let store = stepped.store.clone();
+    let first = stepped.one(async move { store.at(Position(1)).await.unwrap().get(b"p", b"a").await }).unwrap();
+    assert_eq!(&first.unwrap().value[..], b"1");
+}
+
+/// The restored state lies below the checkpoint, and the program that replays keeps no history.
+#[test]
+fn a_range_restore_is_replayed_whatever_the_settings_say() {
+    for checkpoint_between in [false, true] {
+        let world = World::new();
+        let mut stepped = world.open(true);
+        let then = set(&mut stepped, b"a", b"1");
+        set(&mut stepped, b"b", b"2");
+        stepped.write("t", Batch::new().delete_range(b"p", b"")).unwrap();
+        if checkpoint_between {
+            stepped.checkpoint().unwrap();
+        }
+        let restored = transact(&mut stepped, move |tx| async move { tx.restore_range(b"p", b"", then).await });
+        let restored = restored.unwrap();
+        set(&mut stepped, b"c", b"3");
+        assert_eq!(restores(&stepped), 1);
+        let expected = entries(&stepped);
+        assert_eq!(expected[&b"a"[..]], (restored, b"1".to_vec()));
+        world.crash(stepped);
+        // The first program without a history meets a base with one, the second one a base without, the third replays
+        // everything from the beginning.
+        for round in 0..3 {
+            if round == 2 {
+                use crate::backends::Backend as _;
+                ready(world.base.clear()).unwrap();
+            }
+            let mut stepped = world.open(false);
+            assert_eq!(entries(&stepped), expected, "round {round}");
+            if round == 0 && !checkpoint_between {
+                stepped.checkpoint().unwrap();
+            }
+            world.crash(stepped);
+        }
+    }
+}
+
+/// A base without a history that stands between the two positions of a restore is of no use.
+#[test]
+fn a_base_that_cannot_give_what_is_restored_is_made_anew() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    let then = set(&mut stepped, b"a", b"1");
+    set(&mut stepped, b"a", b"2");
+    stepped.checkpoint().unwrap();
+    let without = world.base.clone();
+    world.crash(stepped);
+    // Another base, with a history: the same log goes on with a restore.
+    let with = World { base: MemoryBackend::new(), world: world.world, settings: world.settings };
+    let mut stepped = with.open(true);
+    transact(&mut stepped, move |tx| async move { tx.restore_range(b"p", b"", then).await }).unwrap();
+    assert_eq!(restores(&stepped), 1);
+    let expected = entries(&stepped);
+    with.crash(stepped);
+    let again = World { base: without, ..with };
+    assert_eq!(entries(&again.open(false)), expected);
+}
+
+#[test]
+fn without_a_history_a_range_is_restored_key_by_key() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    let then = set(&mut stepped, b"a", b"1");
+    set(&mut stepped, b"a", b"2");
+    set(&mut stepped, b"b", b"2");
+    transact(&mut stepped, move |tx| async move { tx.restore_range(b"p", b"", then).await }).unwrap();
+    assert_eq!(restores(&stepped), 0);
+    assert_eq!(entries(&stepped), BTreeMap::from([(b"a".to_vec(), (Position(4), b"1".to_vec()))]));
+}
+
+#[test]
+fn a_transaction_sees_what_it_restores() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    set(&mut stepped, b"a1", b"old");
+    let then = set(&mut stepped, b"b1", b"old");
+    stepped.write("t", Batch::new().delete_range(b"p", b"").set(b"p", b"a2", b"new")).unwrap();
+    let done = transact(&mut stepped, move |tx| async move {
+        let get = async |key: &[u8]| -> Result<_> { Ok(tx.get(b"p", key).await?.map(|entry| entry.value.to_vec())) };
+        let keys = async || {
+            let found = tx.scan(ScanOptions::new(b"p")).await?;
+            Ok::<_, crate::types::Error>(found.iter().map(|entry| entry.key().to_vec()).collect::<Vec<_>>())
+        };
+        tx.set(b"p", b"a3", b"lost")?;
+        tx.restore_range(b"p", b"a", then).await?;
+        assert_eq!((get(b"a1").await?, get(b"a2").await?, get(b"a3").await?), (Some(b"old".to_vec()), None, None));
+        assert_eq!(keys().await?, [b"a1"]);
+        tx.restore_range(b"p", b"", then).await?;
+        assert_eq!(keys().await?, [b"a1", b"b1"]);
+        // Later operations win over earlier ones, and key writes over both.
+        tx.delete_range(b"p", b"a").await?;
+        tx.set(b"p", b"b1", b"newest")?;
+        assert_eq!(keys().await?, [b"b1"]);
+        assert_eq!(tx.scan(ScanOptions::new(b"p").limit(1)).await?[0].value[..], b"newest"[..]);
+        Ok(())
+    });
+    let position = done.unwrap();
+    let expected = BTreeMap::from([(b"b1".to_vec(), (position, b"newest".to_vec()))]);
+    assert_eq!(entries(&stepped), expected);
+    world.crash(stepped);
+    assert_eq!(entries(&world.open(true)), expected);
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused() {
+    let mut world = World::new();
+    (world.settings.memtable_soft_bytes, world.settings.memtable_hard_bytes) = (8 << 10, 8 << 10);
+    let mut stepped = world.open(true);
+    for number in 0..20u8 {
+        set(&mut stepped, &[b'k', number], &[number; 1 << 10]);
+        stepped.checkpoint().unwrap();
+    }
+    let head = stepped.store.head();
+    let mut restore = |partition: &'static [u8], prefix: &'static [u8], as_of| {
+        transact(&mut stepped, move |tx| async move { tx.restore_range(partition, prefix, as_of).await })
+    };
+    let too_large = restore(b"p", b"", head).unwrap_err();
+    assert_eq!(too_large.kind(), ErrorKind::Invalid);
+    assert!(too_large.message().contains("memtable_hard_bytes"), "{too_large}");
+    assert_eq!(restore(b"p", b"k\x03", head).unwrap(), head.next());
+    assert_eq!(restore(b"p", b"", Position(99)).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(restore(b"\0requests", b"", head).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(stepped.store.head(), head.next());
+}
