@@ -53,9 +53,14 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         bed.finish(memory.clone(), "past-memory").await?;
     }
     if bed.wants("asof-scan") {
+        // Of now, where there is nothing but now.
+        let single = &bed.store("past-single").await?;
+        set_all(single, &bed.noise, entries, 0).await?;
+        single.checkpoint().await?;
         let (round, reader) = (bed.scale.round, &store.at(before).await?);
-        let live = scans(round, entries, move || store.reader());
+        let live = scans(round, entries, move || single.reader());
         let [reference, own] = bed.in_turn([live, scans(round, entries, move || reader.clone())]).await?;
+        bed.finish(single.clone(), "past-single").await?;
         // Beside each entry lie the older versions that it superseded by then.
         let visited: Vec<f64> = own.iter().map(|entries| entries * (VERSIONS - 1) as f64).collect();
         bed.figure(Figure::rate("asof-scan", &visited, "versions/s", &reference, 0.5))?;
