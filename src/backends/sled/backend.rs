@@ -102,9 +102,14 @@ impl Held {
         self.current.iter().chain(self.past.iter())
     }
 
-    /// All of them, as a read in the past needs them: what is newest is found first.
+    /// All of them, in about the order in which a read in the past finds what is newest first.
+    fn newest_first(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.current.iter().rev().chain(self.past.iter().rev())
+    }
+
+    /// All of them, to be held while a page is read.
     fn all(&self) -> Vec<Arc<Generation>> {
-        self.current.iter().rev().chain(self.past.iter()).cloned().collect()
+        self.newest_first().cloned().collect()
     }
 }
 
@@ -437,7 +442,7 @@ impl Backend for SledBackend {
         Box::pin(async move {
             let found = match self.readable_at(Some(at))? {
                 (held, true) => read::get(&held.current, at, key),
-                (held, false) => read::get_past(&held.all(), at, key),
+                (held, false) => read::get_past(held.newest_first(), at, key),
             };
             self.watch(found)
         })

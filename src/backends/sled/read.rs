@@ -34,15 +34,15 @@ pub(super) fn get(
     Ok(None)
 }
 
-/// The entry of a key at a position in the past.
-pub(super) fn get_past(
-    generations: &[Arc<Generation>],
+/// The entry of a key at a position in the past. The order only decides how many generations are looked into.
+pub(super) fn get_past<'a>(
+    generations: impl Iterator<Item = &'a Arc<Generation>>,
     at: Position,
     key: &[u8],
 ) -> Result<Option<(Position, Slice)>, BackendError> {
     let mut newest: Option<(Position, Option<Slice>)> = None;
     let mut hidden = None;
-    for generation in generations.iter().filter(|generation| generation.record.oldest <= at) {
+    for generation in generations.filter(|generation| generation.record.oldest <= at) {
         hidden = hidden.max(generation.ranges().newest(key, at));
         let beaten = newest.as_ref().is_some_and(|(version, _)| *version >= generation.record.newest);
         if !beaten

@@ -1,9 +1,11 @@
-//! Reads that a checkpoint serves, beside a bare sled with a row for each entry and a cache of the same size.
+//! A checkpoint and the reads that it serves, beside a bare sled with a row for each entry and a cache of the same size.
 
+use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::bed::{Bed, Side, repeated, side};
+use super::bed::{Bed, Side, io, per_second, repeated, side};
 use super::figure::Figure;
 use super::load::{fill, pairs};
 use super::reads::{at_once, gets, scan};
@@ -12,9 +14,14 @@ use crate::types::{Error, ErrorKind, Result};
 
 /// Reads between two looks at the clock.
 const READS: u64 = 256;
+/// Where the bare sled lies.
+const BARE: &str = "bare-sled";
 
-/// Gets and scans of the base.
+/// Checkpoints into the base, and gets and scans of it.
 pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
+    if bed.wants("checkpoint-sled") {
+        checkpoint(bed).await?;
+    }
     if !bed.wants_any(&["base-get", "base-scan"]) {
         return Ok(());
     }
@@ -35,9 +42,37 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
     bed.finish(store.clone(), "base").await
 }
 
+/// A checkpoint of everything, from memory into an empty base, beside a sled that the same rows go into in order, flushed.
+async fn checkpoint(bed: &mut Bed<'_>) -> Result<()> {
+    let mut sorted = pairs(bed.scale.entries).to_vec();
+    sorted.sort_unstable();
+    let (sorted, rows, bed_ref) = (&sorted, bed.scale.entries, &*bed);
+    let bare = side(move || async move {
+        let started = Instant::now();
+        let bare = bare_sled(bed_ref, sorted)?;
+        let rate = per_second(rows, started.elapsed());
+        drop(bare);
+        let dir = bed_ref.path(BARE);
+        fs::remove_dir_all(&dir).map_err(io("remove a sled", &dir))?;
+        Ok(rate)
+    });
+    let own = side(move || async move {
+        let store = bed_ref.store("checkpoint-sled").await?;
+        fill(&store, &bed_ref.noise, rows).await?;
+        let started = Instant::now();
+        store.checkpoint().await?;
+        let rate = per_second(rows, started.elapsed());
+        bed_ref.finish(store, "checkpoint-sled").await?;
+        Ok(rate)
+    });
+    let [reference, own] = bed.in_turn([bare, own]).await?;
+    bed.figure(Figure::rate("checkpoint-sled", &own, "rows/s", &reference, 1.0))
+}
+
+/// The rows in the order of `pairs`, flushed.
 fn bare_sled(bed: &Bed<'_>, pairs: &[[u8; KEY_BYTES]]) -> Result<sled::Db> {
     let config = sled::Config::new()
-        .path(bed.path("bare-sled"))
+        .path(bed.path(BARE))
         .mode(sled::Mode::HighThroughput)
         .cache_capacity(bed.settings().cache_bytes)
         .segment_size(8 << 20)

@@ -25,6 +25,9 @@ pub(super) struct Figure {
     pub ratio: Option<f64>,
     /// What is wanted: of the ratio at least this; without a ratio, of the value at most this.
     pub target: f64,
+    /// Of the value at least this, too, where the project has set itself a figure that no reference moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
 }
 
 impl Figure {
@@ -34,30 +37,39 @@ impl Figure {
         let ratio = median(ratios.map(|(value, reference)| value / reference).collect()).map(rounded);
         let (name, unit) = (name.to_owned(), unit.to_owned());
         let [value, reference] = [values, references].map(|rates| median(rates.to_vec()).map(rounded));
-        Figure { name, value: value.unwrap_or_default(), unit, reference, ratio, target }
+        Figure { name, value: value.unwrap_or_default(), unit, reference, ratio, target, goal: None }
+    }
+
+    /// Also wants a value of at least this.
+    pub(super) fn with_goal(self, goal: f64) -> Figure {
+        Figure { goal: Some(goal), ..self }
     }
 
     /// A cost that is to be at most `target`.
     pub(super) fn cost(name: &str, value: f64, unit: &str, target: f64) -> Figure {
         let (name, unit) = (name.to_owned(), unit.to_owned());
-        Figure { name, value: rounded(value), unit, reference: None, ratio: None, target }
+        Figure { name, value: rounded(value), unit, reference: None, ratio: None, target, goal: None }
     }
 
-    /// Whether the target is reached.
+    /// Whether target and goal are reached.
     pub(super) fn reached(&self) -> bool {
-        self.ratio.map_or(self.value <= self.target, |ratio| ratio >= self.target)
+        let target = self.ratio.map_or(self.value <= self.target, |ratio| ratio >= self.target);
+        target && self.goal.is_none_or(|goal| self.value >= goal)
     }
 }
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figure { name, value, unit, reference, ratio, target } = self;
+        let Figure { name, value, unit, reference, ratio, target, goal } = self;
         write!(f, "{name:<22} {value:>12} {unit:<14}")?;
         match (reference, ratio) {
             (Some(reference), Some(ratio)) => {
                 write!(f, " reference {reference:>12}  ratio {ratio:<6} target >= {target}")?
             }
             _ => write!(f, " target <= {target}")?,
+        }
+        if let Some(goal) = goal {
+            write!(f, " goal >= {goal} {unit}")?;
         }
         f.write_str(if self.reached() { "" } else { "  short" })
     }

@@ -11,11 +11,14 @@
 mod base;
 mod bed;
 mod checkpoint;
+mod dumps;
+mod feed;
 mod figure;
 mod group_commit;
 mod import;
 mod load;
 mod open;
+mod past;
 mod postgres;
 mod reads;
 mod run;
@@ -23,6 +26,8 @@ mod sample;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod trim;
+mod undo;
 mod writes;
 
 pub use run::{BenchArgs, run};

@@ -12,13 +12,13 @@ use super::figure::Figure;
 use super::load::fill_singly;
 use crate::backends::MemoryBackend;
 use crate::env::Env;
-use crate::event::Transaction;
+use crate::event::{DecodeError, Transaction};
 use crate::log::{Check, LogFiles};
 use crate::store::{Settings, Store};
 use crate::types::{Error, ErrorKind, Position, Result};
 
 /// The log's directory in the store's.
-const LOG_DIR: &str = "log";
+pub(super) const LOG_DIR: &str = "log";
 /// How long a store that was dropped may take to give its lock back.
 const UNLOCK_MAX: Duration = Duration::from_secs(30);
 
@@ -47,10 +47,7 @@ async fn replay(bed: &mut Bed<'_>) -> Result<()> {
     let bare = side(move || async move {
         let started = Instant::now();
         for payload in payloads {
-            let transaction = Transaction::decode(payload.clone());
-            let transaction = transaction.map_err(|error| {
-                Error::new(ErrorKind::Internal, "the bench's own log does not decode").with_source(error)
-            })?;
+            let transaction = Transaction::decode(payload.clone()).map_err(undecodable)?;
             black_box((crc32fast::hash(payload), transaction));
         }
         Ok(per_second(payloads.len() as u64, started.elapsed()))
@@ -65,6 +62,11 @@ async fn replay(bed: &mut Bed<'_>) -> Result<()> {
     });
     let [bare, own] = bed.in_turn([bare, own]).await?;
     bed.figure(Figure::rate("replay", &own, "transactions/s", &bare, 0.35))
+}
+
+/// A transaction that the store itself has written.
+pub(super) fn undecodable(error: DecodeError) -> Error {
+    Error::new(ErrorKind::Internal, "the bench's own log does not decode").with_source(error)
 }
 
 /// An open with a long history, checkpoints behind it, after the store was dropped as a kill would. The slowest of all rounds.

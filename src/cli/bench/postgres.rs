@@ -15,9 +15,10 @@ use super::load::pairs;
 use super::sample::{KEY_BYTES, PARTITION, key, scattered};
 use crate::backends::{Backend, Change, PostgresBackend};
 use crate::cli::base::Base;
+use crate::cli::output::note;
 use crate::types::{Error, ErrorKind, Hash, Key, LogId, Position, Result, Stamp};
 
-const FIGURES: [&str; 4] = ["postgres-checkpoint", "postgres-update", "postgres-get", "postgres-scan"];
+const FIGURES: [&str; 4] = ["checkpoint-postgres", "postgres-update", "postgres-get", "postgres-scan"];
 const SCHEMA: &str = "lakelog_bench";
 /// The table that the base is measured by: the same columns, one key, one table.
 const BARE: &str = "
@@ -30,7 +31,13 @@ const READS: u64 = 256;
 
 /// Checkpoints into Postgres, and reads from one.
 pub(super) async fn measure(bed: &mut Bed<'_>, base: Option<&Base>) -> Result<()> {
-    let Some(base) = base.filter(|_| bed.wants_any(&FIGURES)) else { return Ok(()) };
+    if !bed.wants_any(&FIGURES) {
+        return Ok(());
+    }
+    let Some(base) = base else {
+        note(format_args!("skipped: no server was given (--base postgres://...), figures=`{}`", FIGURES.join(", ")));
+        return Ok(());
+    };
     let backend = PostgresBackend::connect(base.settings().clone().schema(SCHEMA)?, "bench").await?;
     let bare = &Mutex::new(PgConnection::connect(base.url()).await.map_err(failed)?);
     let measured = compare(bed, &backend, bare).await;

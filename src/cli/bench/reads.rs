@@ -5,6 +5,7 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
@@ -12,13 +13,13 @@ use super::bed::{Bed, Side, io, panicked, repeated, side};
 use super::figure::Figure;
 use super::load::{fill, pairs};
 use super::sample::{KEY_BYTES, PARTITION, VALUE_BYTES, key, scattered};
-use crate::store::{ScanOptions, Store};
+use crate::store::{Reader, ScanOptions, Store};
 use crate::types::{Error, ErrorKind, Result};
 
 /// Reads between two looks at the clock.
 const READS: u64 = 256;
 
-type Pairs = Arc<[[u8; KEY_BYTES]]>;
+pub(super) type Pairs = Arc<[[u8; KEY_BYTES]]>;
 
 /// All figures of a view in memory.
 pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
@@ -112,10 +113,14 @@ fn map_scan<'a>(bed: &Bed<'_>, map: &'a BTreeMap<Vec<u8>, Vec<u8>>) -> Side<'a> 
 
 /// Scans of everything in the store.
 pub(super) fn scan<'a>(bed: &Bed<'_>, store: &'a Store) -> Side<'a> {
-    let (round, expected) = (bed.scale.round, bed.scale.entries);
+    scans(bed.scale.round, bed.scale.entries, move || store.reader())
+}
+
+/// Scans of the so many entries that each reader sees.
+pub(super) fn scans<'a>(round: Duration, expected: u64, reader: impl Fn() -> Reader + Copy + 'a) -> Side<'a> {
     side(move || {
         repeated(round, async move || {
-            let mut entries = store.scan(ScanOptions::new(PARTITION))?;
+            let mut entries = reader().scan(ScanOptions::new(PARTITION))?;
             let mut found = 0;
             while let Some(entry) = entries.next().await {
                 let entry = entry?;
@@ -145,7 +150,8 @@ where
     Ok(rate)
 }
 
-fn lost() -> Error {
+/// What was written is not all found.
+pub(super) fn lost() -> Error {
     Error::new(ErrorKind::Internal, "the store lost an entry of the bench")
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use super::bed::{Bed, io};
 use super::figure::{self, Figure};
 use super::scale::Scale;
-use super::{base, checkpoint, import, open, postgres, reads, writes};
+use super::{base, checkpoint, dumps, feed, import, open, past, postgres, reads, trim, undo, writes};
 use crate::cli::base::Base;
 use crate::cli::command::Shell;
 use crate::cli::output::Ended;
@@ -17,7 +17,7 @@ use crate::types::{Error, ErrorKind, Result};
 /// Measures the store beside bare loops on this machine
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// Less of everything: under a minute
+    /// Less of everything: a minute or two
     #[arg(long)]
     quick: bool,
     /// Only the figure of this name, or those whose names begin with these words: `set-64`, `set`
@@ -63,8 +63,13 @@ pub(super) async fn measure(mut bed: Bed<'_>, base_outside: Option<&Base>) -> Re
     writes::measure(&mut bed).await?;
     open::measure(&mut bed).await?;
     base::measure(&mut bed).await?;
+    past::measure(&mut bed).await?;
     postgres::measure(&mut bed, base_outside).await?;
     checkpoint::measure(&mut bed).await?;
     import::measure(&mut bed).await?;
+    dumps::measure(&mut bed).await?;
+    feed::measure(&mut bed).await?;
+    undo::measure(&mut bed).await?;
+    trim::measure(&mut bed).await?;
     Ok(bed.figures())
 }

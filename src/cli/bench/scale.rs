@@ -11,7 +11,7 @@ pub(super) struct Scale {
     pub round: Duration,
     /// Entries of the views that are read.
     pub entries: u64,
-    /// Transactions that are replayed from zero.
+    /// Transactions that are replayed from zero, dumped, restored and subscribed to.
     pub replayed: u64,
     /// Transactions of the history behind the open that is timed.
     pub history: u64,
@@ -36,7 +36,7 @@ impl Scale {
         clients_max: 1024,
     };
 
-    /// For a machine that has other work to do; less than a minute.
+    /// For a machine that has other work to do; a minute or two.
     pub const QUICK: Scale = Scale {
         rounds: 5,
         round: Duration::from_millis(200),

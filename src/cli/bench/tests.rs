@@ -7,7 +7,7 @@ use super::sample::{KEY_BYTES, pair, scattered};
 use super::scale::Scale;
 use crate::types::{ErrorKind, Result};
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 31] = [
     "memory-per-entry",
     "get-1",
     "get-2",
@@ -21,11 +21,24 @@ const NAMES: [&str; 18] = [
     "set-1024-kept",
     "replay",
     "open-after-kill",
+    "checkpoint-sled",
     "base-get",
     "base-scan",
+    "asof-get-base",
+    "asof-get-memory",
+    "asof-scan",
+    "diff",
     "checkpoint-writes",
     "checkpoint-pause",
     "import",
+    "dump",
+    "dump-zstd",
+    "dump-read",
+    "restore",
+    "restore-zstd",
+    "subscribe",
+    "undo",
+    "trim",
 ];
 
 async fn measured(only: Option<&str>) -> (Vec<Figure>, usize) {
@@ -73,6 +86,10 @@ fn a_figure_has_the_members_of_the_contract() {
         cost,
         r#"{"name":"open-after-kill","value":0.123,"unit":"s","reference":null,"ratio":null,"target":1.0}"#
     );
+    let goal = Figure::rate("dump", &[400.0], "MB/s", &[500.0], 0.5).with_goal(500.0);
+    let json = serde_json::to_string(&goal).unwrap();
+    assert!(json.ends_with(r#""target":0.5,"goal":500.0}"#), "{json}");
+    assert_eq!(recorded(&json).unwrap(), [goal]);
     assert_eq!(recorded("{}").unwrap_err().kind(), ErrorKind::Invalid);
 }
 
@@ -88,6 +105,10 @@ fn the_ratio_is_that_of_rounds_not_of_medians() {
 fn a_target_is_reached_from_its_own_side() {
     assert!(Figure::rate("a", &[9.0], "x", &[10.0], 0.9).reached());
     assert!(!Figure::rate("a", &[8.9], "x", &[10.0], 0.9).reached());
+    assert!(Figure::rate("a", &[9.0], "x", &[10.0], 0.9).with_goal(9.0).reached());
+    let below = Figure::rate("a", &[9.0], "x", &[10.0], 0.9).with_goal(9.1);
+    assert!(!below.reached() && below.to_string().ends_with("target >= 0.9 goal >= 9.1 x  short"), "{below}");
+    assert!(!Figure::rate("a", &[9.0], "x", &[11.0], 0.9).with_goal(9.0).reached());
     assert!(Figure::cost("a", 9.0, "x", 9.0).reached());
     assert!(!Figure::cost("a", 9.1, "x", 9.0).reached());
     let short = Figure::cost("a", 9.1, "x", 9.0).to_string();
