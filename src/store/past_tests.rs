@@ -214,3 +214,50 @@ fn what_cannot_be_restored_is_refused() {
     assert_eq!(restore(b"\0requests", b"", head).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(stepped.store.head(), head.next());
 }
+
+#[test]
+fn a_range_that_is_deleted_and_then_restored_comes_back() {
+    for history in [false, true] {
+        let world = World::new();
+        let mut stepped = world.open(history);
+        set(&mut stepped, b"b", b"1");
+        let then = set(&mut stepped, b"a", b"1");
+        transact(&mut stepped, move |tx| async move {
+            tx.delete_range(b"p", b"").await?;
+            tx.restore_range(b"p", b"a", then).await
+        })
+        .unwrap();
+        let left: Vec<_> = entries(&stepped).into_keys().collect();
+        assert_eq!(left, [b"a".to_vec()], "history {history}");
+    }
+}
+
+/// The log shows what is synced, a history what is published.
+#[test]
+fn a_history_tells_who_wrote_what_was_not_synced_yet() {
+    let mut world = World::new();
+    world.settings.durability = crate::store::Durability::None;
+    let mut stepped = world.open(true);
+    let write = |stepped: &mut Stepped, actor: &str, key: &[u8]| {
+        stepped.write(actor, Batch::new().set(b"p", key, actor.as_bytes())).unwrap();
+    };
+    write(&mut stepped, "first", b"a");
+    write(&mut stepped, "second", b"b");
+    stepped.one({
+        let store = stepped.store.clone();
+        async move { store.sync().await.unwrap() }
+    });
+    write(&mut stepped, "third", b"a");
+    write(&mut stepped, "fourth", b"c");
+    let store = stepped.store.clone();
+    let told = stepped.one(async move {
+        let mut versions = store.reader().history_of(b"p", b"").unwrap();
+        let mut told = Vec::new();
+        while let Some(version) = versions.next().await.transpose().unwrap() {
+            told.push((version.value.unwrap().to_vec(), version.origin.unwrap().actor.into_bytes()));
+        }
+        told
+    });
+    assert_eq!(told.len(), 4);
+    assert!(told.iter().all(|(value, actor)| value == actor), "{told:?}");
+}

@@ -210,6 +210,7 @@ pub(super) async fn finish(shared: &Arc<Shared>) -> Result<()> {
     if !shared.redactions_open.load(Ordering::Acquire) {
         return Ok(());
     }
+    heal_base(shared).await?;
     let settled = shared.log.redaction().max(shared.log.floor());
     let range = KeyRange::new(REDACTIONS, b"");
     let pin = shared.view.pins().pin();
@@ -229,6 +230,19 @@ pub(super) async fn finish(shared: &Arc<Shared>) -> Result<()> {
         complete(shared, redaction, &archives(shared, None)).await?;
     }
     shared.redactions_open.store(false, Ordering::Release);
+    Ok(())
+}
+
+/// Fills a base that was cleared and not filled again, as when a connection broke.
+async fn heal_base(shared: &Arc<Shared>) -> Result<()> {
+    let _no_checkpoint = shared.checkpointing.lock().await;
+    let (base, position) = {
+        let layers = shared.view.layers();
+        (layers.base().clone(), layers.base_position())
+    };
+    if !checkpoint::is_whole(base.as_ref(), position).await? {
+        rebuild_base(shared, shared.base_redaction()).await?;
+    }
     Ok(())
 }
 
@@ -370,14 +384,6 @@ fn left_of(payload: &Bytes, keys: &[(Bytes, Bytes)], reason: bool) -> Result<Byt
 
 /// Everything behind the transaction at `redaction`. Can be done again at any time.
 async fn complete(shared: &Arc<Shared>, redaction: Position, archives: &[PathBuf]) -> Result<()> {
-    {
-        // It was cleared, and filling it failed.
-        let _no_checkpoint = shared.checkpointing.lock().await;
-        let layers = shared.view.layers();
-        if !checkpoint::is_whole(layers.base().as_ref(), layers.base_position()).await? {
-            rebuild_base(shared, shared.base_redaction()).await?;
-        }
-    }
     // What is in memory is in the base then, and made anew with it; and the log shows the transaction, whatever the durability.
     checkpoint::run(shared).await?;
     let erased = said(shared, redaction)?;

@@ -409,3 +409,83 @@ async fn what_was_read_before_a_redaction_is_not_restored_behind_it() {
     world.gone(&store).await;
     assert_eq!(store.get(b"p", b"k").await.unwrap(), None);
 }
+
+/// The same for single values, as an undo and a rewind write them.
+#[tokio::test]
+async fn what_was_read_before_a_redaction_is_not_written_singly_behind_it() {
+    let world = World::new(10);
+    let store = world.open().await;
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
+    store.write(me(), Batch::new().delete(b"p", b"k")).await.unwrap();
+    let (redacting, attempts) = (store.clone(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let written = store
+        .transact(me(), move |tx: Tx| {
+            let (store, attempts) = (redacting.clone(), attempts.clone());
+            async move {
+                let found = store.at(Position(1)).await?.get(b"p", b"k").await?.unwrap();
+                tx.note_erasable(&found.encoded_key, found.version);
+                tx.set(b"p", b"k", &found.value)?;
+                if attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                    store.redact(me(), of_key()).await?;
+                }
+                Ok(())
+            }
+        })
+        .await;
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::NotFound);
+    world.gone(&store).await;
+    assert_eq!(store.get(b"p", b"k").await.unwrap(), None);
+}
+
+/// Nothing of what was below the floor could be vouched for when it was redacted; an older dump brings it back.
+#[tokio::test]
+async fn what_was_redacted_below_the_floor_is_erased_where_an_older_dump_brings_it_back() {
+    let world = World::new(11);
+    let store = world.open().await;
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
+    for _ in 0..20 {
+        store.write(me(), Batch::new().set(b"p", b"other", &[1; 9000])).await.unwrap();
+    }
+    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
+    let take = |files: &LogFiles, options: DumpOptions| {
+        dump(&world.world.env(), files, options, Vec::new(), "x", &mut |_, _| {}).unwrap().0
+    };
+    let full = take(&files, DumpOptions { compress: false, ..DumpOptions::default() });
+    let before = store.head();
+    store.write(me(), Batch::new().set(b"p", b"other", &[2; 9000])).await.unwrap();
+    store.trim(me(), TrimOptions::before(before)).await.unwrap();
+    store.redact(me(), of_key()).await.unwrap();
+    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
+    let since = take(&files, DumpOptions { since: Some(before), ..DumpOptions::default() });
+    let elsewhere = World::new(12);
+    elsewhere.world.fs.plant(Path::new("/full"), full);
+    elsewhere.world.fs.plant(Path::new("/since"), since);
+    let dumps = ["/full", "/since"].map(|path| DumpSource::File(path.into()));
+    let builder = Store::builder("/store").settings(elsewhere.settings.clone()).with_env(elsewhere.world.env());
+    builder.restore(dumps.into(), false, &mut |_, _| {}).unwrap();
+    let restored = elsewhere.open().await;
+    restored.finish_redactions().await.unwrap();
+    restored.checkpoint().await.unwrap();
+    elsewhere.gone(&restored).await;
+    restored.trim(me(), TrimOptions::before(Position(10))).await.unwrap();
+}
+
+/// A base that was cleared and could not be filled is no base: what is written next must not make it look whole.
+#[tokio::test]
+async fn a_base_that_was_cleared_is_never_taken_for_whole() {
+    use crate::env::sim::{Fault, Operation};
+    let world = World::new(13);
+    let store = filled(&world).await;
+    let mut expected = others(&store, store.head()).await;
+    expected.insert(Position(18), expected[&Position(17)].clone());
+    world.world.fs.inject(Fault::on(Operation::Write).path("-00000001.seg").times(u64::MAX));
+    store.redact(me(), of_key()).await.unwrap_err();
+    world.world.fs.heal();
+    world.base.clear().await.unwrap();
+    store.write(me(), Batch::new().set(b"x", b"new", b"1")).await.unwrap();
+    assert_eq!(store.checkpoint().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    store.finish_redactions().await.unwrap();
+    store.checkpoint().await.unwrap();
+    check(&world, &store, &expected, Position(18)).await;
+    assert_eq!(&store.get(b"x", b"new").await.unwrap().unwrap().value[..], b"1");
+}

@@ -252,6 +252,16 @@ async fn readers_go_on_below_a_floor_that_rose_under_them() {
     assert_eq!(found, twice);
     assert_eq!(found.len(), expected.len());
     assert_eq!(store.at(Position(9)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    // A history ends with what the reader sees, not with what was at the floor.
+    let mut versions = old.history_of(b"p", b"").unwrap();
+    let mut newest = BTreeMap::new();
+    while let Some(version) = versions.next().await {
+        let version = version.unwrap();
+        newest.insert(version.encoded_key.to_vec(), (version.position, version.value.map(|value| value.to_vec())));
+    }
+    let seen = expected.into_iter().filter(|(key, ..)| key.starts_with(b"p"));
+    let seen: BTreeMap<_, _> = seen.map(|(key, position, value)| (key, (position, Some(value)))).collect();
+    assert_eq!(newest, seen);
 }
 
 #[tokio::test]

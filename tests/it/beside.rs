@@ -175,3 +175,35 @@ async fn nonsense_on_the_socket_is_answered() {
     asked.await.unwrap();
     store.close().await.unwrap();
 }
+
+/// A read that was given up leaves its answer on the connection: nobody else gets it.
+#[tokio::test]
+async fn a_cancelled_read_gives_its_answer_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder(dir.path()).open_or_create().await.unwrap();
+    store.write(Context::new("t"), Batch::new().set(b"p", b"a", b"1").set(b"p", b"b", b"2")).await.unwrap();
+    let reader = BesideReader::connect(dir.path(), None).await.unwrap();
+    let mut cancelled = Box::pin(reader.get(b"p", b"a"));
+    std::future::poll_fn(|context| {
+        assert!(cancelled.as_mut().poll(context).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    drop(cancelled);
+    assert_eq!(reader.get(b"p", b"b").await.unwrap_err().kind(), ErrorKind::Closed);
+    let reader = BesideReader::connect(dir.path(), None).await.unwrap();
+    assert_eq!(&reader.get(b"p", b"b").await.unwrap().unwrap().value[..], b"2");
+    store.close().await.unwrap();
+}
+
+/// A runtime without I/O serves no readers; everything else works there.
+#[test]
+fn a_runtime_without_io_opens_a_store_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::builder(dir.path()).open_or_create().await.unwrap();
+        store.write(Context::new("t"), Batch::new().set(b"p", b"a", b"1")).await.unwrap();
+        store.close().await.unwrap();
+    });
+}

@@ -198,3 +198,57 @@ fn readers_see_one_position_while_writes_and_merges_go_on() {
     });
     block_on(Box::pin(async { assert_eq!(dump(&backend, last).await.unwrap().len() as u64, KEYS) }));
 }
+
+/// A trim under a reader from before it: what the reader holds must not be swept over and over.
+#[tokio::test]
+async fn a_reader_below_the_floor_does_not_keep_maintenance_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    let with_history = |position, from| Stamp { history: Some(Position(from)), ..stamp(position) };
+    let write = async |position: u64, from, keep: &[Position]| {
+        let changes = [put("a", position, position.to_string())];
+        backend.write(&with_history(position, from), keep, Box::new(changes.into_iter().map(Ok))).await.unwrap();
+    };
+    for position in 1..=20 {
+        write(position, 0, &[]).await;
+    }
+    let held = [Position(5)];
+    write(21, 10, &held).await;
+    let mut rounds = 0;
+    while backend.maintain(Position(21), &held).await.unwrap() {
+        rounds += 1;
+        assert!(rounds < 50, "it does not end");
+    }
+    assert_eq!(dump(&backend, 5).await.unwrap()[0].1, 5);
+    // When the reader has gone, what only it saw goes too.
+    let mut rounds = 0;
+    while backend.maintain(Position(21), &[]).await.unwrap() {
+        rounds += 1;
+        assert!(rounds < 50, "it does not end");
+    }
+    assert_eq!(dump(&backend, 10).await.unwrap()[0].1, 10);
+    assert!(dump(&backend, 5).await.is_err());
+}
+
+/// Without a history: a delete may go from the newest rows only when nothing that it hides is left in the past.
+#[tokio::test]
+async fn a_delete_goes_only_after_what_it_hides_in_the_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    let delete = |key: &str, version| Change::Delete { key: key.as_bytes().into(), version: Position(version) };
+    write(&backend, 10, &[], [put("k", 10, "old")]).await.unwrap();
+    // A reader of 10: a merge puts the old value into the past.
+    for position in 15..=18 {
+        write(&backend, position, &[10], [put("k", position, "new")]).await.unwrap();
+    }
+    while maintain(&backend, &[10]).await.unwrap() {}
+    write(&backend, 20, &[], [delete("k", 20)]).await.unwrap();
+    for position in 21..=24 {
+        write(&backend, position, &[], [put(format!("x{position}"), position, "x")]).await.unwrap();
+    }
+    // One piece of the work only, as when a store is closed in between.
+    maintain(&backend, &[]).await.unwrap();
+    // From here on the former position is held, so that reads of it look into the past too.
+    write(&backend, 30, &[24], [put("y", 30, "y")]).await.unwrap();
+    assert_eq!(backend.get(Position(24), b"k").await.unwrap(), None);
+}

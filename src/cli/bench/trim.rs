@@ -32,7 +32,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         let head = store.checkpoint().await?;
         let started = Instant::now();
         let file = File::create(&path).map_err(io("write a dump", &path))?;
-        let (file, _) = store.dump_state(file, "bench", false).await?;
+        let (file, _) = store.dump_state(None, file, "bench", false).await?;
         file.sync_all().map_err(io("write a dump", &path))?;
         let dumped = started.elapsed();
         let started = Instant::now();
