@@ -294,7 +294,7 @@ impl World {
         self.stepped = None;
         let dir = Path::new("/store");
         let files = LogFiles::open(&self.world.env(), &dir.join("log")).unwrap();
-        let options = DumpOptions { compress: self.head.0 % 2 == 0, ..DumpOptions::default() };
+        let options = DumpOptions { compress: self.head.0.is_multiple_of(2), ..DumpOptions::default() };
         let (bytes, _) = dump(&self.world.env(), &files, options, Vec::new(), "dump", &mut |_, _| {}).unwrap();
         (self.world, self.base) = (SimWorld::new(self.head.0), MemoryBackend::new());
         let source = DumpSource::Stream { name: "dump".into(), input: Box::new(std::io::Cursor::new(bytes)) };
