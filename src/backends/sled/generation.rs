@@ -262,10 +262,12 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes on to the first row, of whatever key, whose version is not above `at`.
-    pub(super) fn settle(&mut self, at: Position) -> Result<(), BackendError> {
+    /// Goes on to the first row, of whatever key, whose version is not above `at`; from `to` on (empty: no bound) to any row.
+    pub(super) fn settle(&mut self, at: Position, to: &[u8]) -> Result<(), BackendError> {
         let mut steps = 0;
-        while self.head.as_ref().is_some_and(|head| head.version > at) {
+        while self.head.as_ref().is_some_and(|head| head.version > at)
+            && (to.is_empty() || self.key().is_some_and(|key| key < to))
+        {
             steps += 1;
             self.step_down(steps, at)?;
         }

@@ -71,7 +71,7 @@ pub(super) fn page(
     let mut cursors = Vec::new();
     for generation in generations.iter().rev().filter(|generation| generation.record.oldest <= at) {
         let mut cursor = Cursor::seek(generation.clone(), from)?;
-        cursor.settle(at)?;
+        cursor.settle(at, to)?;
         cursors.push(cursor);
     }
     let ranged: Vec<&Generation> = generations
@@ -93,7 +93,7 @@ pub(super) fn page(
                 passed += cursor.head().map_or(0, |head| head.end - head.key.start);
                 cursor.pass(&row.key)?;
             }
-            cursor.settle(at)?;
+            cursor.settle(at, to)?;
         }
         let hidden = ranged.iter().any(|generation| generation.ranges().newest(&row.key, at) > Some(row.version));
         if let Some(value) = row.value.filter(|_| !hidden) {
