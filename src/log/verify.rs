@@ -3,10 +3,10 @@
 //! Goes on behind damage, so that all of it is found: the next whole frame is looked for, and what lies between is
 //! named. Judges nothing above the promise: that may be half written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::format::FRAMES_AT;
-use super::manifest::{self, Loaded};
+use super::manifest::{self, Loaded, Manifest};
 use super::recovery::{self, Problem};
 use super::segment::SegmentId;
 use super::stream::Source;
@@ -99,6 +99,12 @@ pub fn verify(
         sums.walk(SegmentWalk::new(reader, before, last, sealed.then_some(*entry)), found, progress)?;
     }
     let Sums { head, sound, mut problems, .. } = sums;
+    if !problems.is_empty() {
+        // Beside a writer: a trim or a redaction may have removed what the manifest listed when this began.
+        let now = settled(env, dir)?.manifest;
+        let gone: Vec<PathBuf> = paths(manifest, dir).filter(|path| paths(&now, dir).all(|now| now != *path)).collect();
+        problems.retain(|problem| !gone.contains(&problem.path));
+    }
     // Files that the manifest does not list are judged as recovery would; a writer may list them meanwhile.
     let names = env.fs.read_dir(dir).unwrap_or_default();
     let unlisted = names.iter().filter_map(|name| SegmentId::of_file_name(name)).any(|id| id > manifest.active().id);
@@ -109,6 +115,12 @@ pub fn verify(
         );
     }
     Ok(Verification { log_id: manifest.log_id, floor: manifest.floor, head, sound, problems })
+}
+
+/// The files that a manifest lists.
+fn paths<'a>(manifest: &'a Manifest, dir: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+    let snapshots = manifest.snapshot.iter().chain(&manifest.former).map(|snapshot| snapshot.path(dir));
+    manifest.segments.iter().map(|entry| entry.path(dir)).chain(snapshots)
 }
 
 /// The manifest; a slot that a writer is just writing looks damaged for a moment.

@@ -227,6 +227,34 @@ async fn the_floor_never_parts_a_restore_from_what_it_restored() {
     }
 }
 
+/// What a trim removes while the log is being verified is no damage.
+#[tokio::test]
+async fn a_trim_during_a_verification_damages_nothing() {
+    let world = World::new(14);
+    let store = world.open().await;
+    write(&store, 30).await;
+    store.trim(me(), before(5)).await.unwrap();
+    let (env, runtime, trimming) = (world.world.env(), tokio::runtime::Handle::current(), store.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        let mut trimmed = false;
+        crate::log::verify(
+            &env,
+            Path::new(LOG),
+            None,
+            &mut |_| {
+                if !std::mem::replace(&mut trimmed, true) {
+                    runtime.block_on(trimming.trim(me(), before(20))).unwrap();
+                    runtime.block_on(trimming.trim(me(), before(28))).unwrap();
+                }
+            },
+            &mut |_, _| {},
+        )
+    });
+    let found = found.await.unwrap().unwrap();
+    assert_eq!(found.problems, []);
+    assert_eq!(store.shared().log.floor(), Position(27));
+}
+
 #[tokio::test]
 async fn readers_go_on_below_a_floor_that_rose_under_them() {
     let world = World::new(4);
