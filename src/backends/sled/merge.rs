@@ -93,7 +93,7 @@ pub(super) fn merge_past(
         if begins {
             settle_deletes(&mut deletes, current, output)?;
         }
-        if !readable.any_in(row.version, until) {
+        if !readable.any_in(row.version, until) || (all && is_beneath(&row, current, readable.oldest())?) {
             return Ok(());
         }
         if all && row.value.is_none() {
@@ -106,6 +106,20 @@ pub(super) fn merge_past(
         output.push(&row)
     })?;
     settle_deletes(&mut deletes, current, output)
+}
+
+/// Whether something in `current` has superseded or hidden a row by `oldest`: from there on nobody sees it.
+fn is_beneath(row: &Row, current: &[Arc<Generation>], oldest: Position) -> Result<bool, BackendError> {
+    if row.version >= oldest {
+        return Ok(false);
+    }
+    for generation in current {
+        let newer = generation.get(&row.key, oldest)?.map(|(version, _)| version);
+        if newer.max(generation.ranges().newest(&row.key, oldest)) > Some(row.version) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The deletes at the bottom of a key: kept if a current generation holds something older.

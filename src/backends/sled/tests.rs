@@ -252,3 +252,27 @@ async fn a_delete_goes_only_after_what_it_hides_in_the_past() {
     write(&backend, 30, &[24], [put("y", 30, "y")]).await.unwrap();
     assert_eq!(backend.get(Position(24), b"k").await.unwrap(), None);
 }
+
+/// What superseded a value is in the newest rows, the value in the past: nobody at or above the floor sees it.
+#[tokio::test]
+async fn what_a_current_row_superseded_below_the_floor_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    for position in 1..=8 {
+        let changes = [put("k", position, "v"), put(format!("x{position}"), position, "x")];
+        let stamp = Stamp { history: Some(Position::ZERO), ..stamp(position) };
+        backend.write(&stamp, &[], Box::new(changes.into_iter().map(Ok))).await.unwrap();
+        while maintain(&backend, &[]).await.unwrap() {}
+    }
+    let versions = async || {
+        let page = backend.versions(b"k", Position::MAX, b"l", 100).await.unwrap();
+        page.versions.iter().map(|version| version.version.0).collect::<Vec<_>>()
+    };
+    assert_eq!(versions().await.len(), 8);
+    let stamp = Stamp { history: Some(Position(9)), ..stamp(10) };
+    backend.write(&stamp, &[], Box::new([Ok(put("k", 10, "v"))].into_iter())).await.unwrap();
+    while maintain(&backend, &[]).await.unwrap() {}
+    // 7 is superseded among the newest rows, which no merge has looked at since.
+    assert_eq!(versions().await, [10, 8, 7]);
+    assert_eq!(dump(&backend, 9).await.unwrap()[0].1, 8);
+}
