@@ -40,7 +40,7 @@ pub struct Settings {
     /// Whether the base keeps every version since the floor, for reading as of any position. Default true. Turned on again, the base is
     /// rebuilt at the next open.
     pub history: bool,
-    /// How much history is kept. Default: [`Retention::Never`] trims by itself.
+    /// How much history is kept; needs `history`. Default: [`Retention::Never`] trims by itself.
     pub retention: Retention,
     /// Where trims by retention keep what they remove. Default: nowhere.
     pub archive: Option<PathBuf>,

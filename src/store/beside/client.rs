@@ -29,6 +29,7 @@ const PAGE: usize = 256;
 
 /// Reads a store that another process has open, through its socket, at one position. The same reads as those of a
 /// [`Reader`](crate::Reader); the other process keeps the position readable as long as this lives and asks something every minute.
+/// Answers of a stream are taken within a minute too. After a call that was cancelled the connection answers `closed`: connect anew.
 #[derive(Debug)]
 pub struct BesideReader {
     dir: PathBuf,
