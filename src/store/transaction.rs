@@ -196,7 +196,7 @@ impl Tx {
         let state = self.state.lock();
         entries.retain(|entry| {
             let key = &entry.encoded_key[..];
-            !state.writes.contains_key(key) && !state.ranges.iter().any(|range| range.contains(key))
+            !state.writes.contains_key(key) && !state.covers(key)
         });
     }
 
@@ -303,7 +303,7 @@ impl Tx {
             let now = self.shared.view.get(&entry.encoded_key, self.position()).await?;
             match now.filter(|(_, value)| *value == entry.value) {
                 // It is what it was: the delete that was noted for it is taken back.
-                Some(_) if !self.deletes(&entry.encoded_key) => self.forget(&entry.encoded_key),
+                Some(_) if !self.state.lock().covers(&entry.encoded_key) => self.forget(&entry.encoded_key),
                 _ => {
                     self.note_erasable(&entry.encoded_key, entry.version);
                     self.set(partition, &key, &entry.value)?;
@@ -314,11 +314,6 @@ impl Tx {
             }
         }
         Ok(())
-    }
-
-    /// Whether a range operation of this transaction covers a key.
-    fn deletes(&self, key: &[u8]) -> bool {
-        self.state.lock().ranges.iter().any(|range| range.contains(key))
     }
 
     pub(super) fn pin(&self) -> &Pin {
@@ -364,7 +359,7 @@ impl Tx {
             if let Some((_, value)) = state.writes.get(key) {
                 return Ok(value.clone().map(|value| (Position::MAX, value)));
             }
-            if state.ranges.iter().any(|range| range.contains(key)) {
+            if state.covers(key) {
                 return Ok(state.seen.get(key).map(|value| (Position::MAX, value.clone())));
             }
             state.reads.keys.push(key.clone());
@@ -383,6 +378,11 @@ impl Tx {
 }
 
 impl State {
+    /// Whether a range operation of this transaction covers a key.
+    fn covers(&self, key: &[u8]) -> bool {
+        self.ranges.iter().any(|range| range.contains(key))
+    }
+
     /// A range operation takes away what the transaction did in the range before.
     fn cover(&mut self, range: KeyRange) {
         self.writes.retain(|key, _| !range.contains(key));
