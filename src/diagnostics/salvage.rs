@@ -282,6 +282,7 @@ impl Writer<'_> {
                         let new = self.report.place(left.position);
                         if self.report.state.is_some_and(|state| left.position <= state.at) {
                             // What is left of it there is not what the old log left.
+                            changed |= left.digest != Digest::default();
                             left.digest = Digest::default();
                         }
                         changed |= new != left.position;
