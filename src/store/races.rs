@@ -123,6 +123,36 @@ fn an_index_counts_as_whole_only_when_all_of_it_is_in_the_base() {
     assert_eq!(index(&stepped).len(), 21);
 }
 
+/// Without a history a checkpoint keeps what it found pinned; who pins a position behind that is told so, not let in to fail later.
+#[test]
+fn a_position_that_a_checkpoint_is_giving_up_is_unavailable_and_one_pinned_before_stays() {
+    let mut world = World::new();
+    world.settings.history = false;
+    let mut stepped = world.open(false);
+    for value in 1..=4u8 {
+        set(&mut stepped, b"k", &[value]);
+    }
+    let store = stepped.store.clone();
+    let before = ready(store.at(Position(2))).unwrap();
+    let shared = store.shared().clone();
+    world.base.write_waits.store(true, Ordering::Relaxed);
+    let mut checkpoint = Box::pin(checkpoint::run(&shared));
+    assert!(poll(checkpoint.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    assert!(poll(checkpoint.as_mut()).is_pending(), "it waits in the write");
+    let late = ready(store.at(Position(3)));
+    ready(checkpoint).unwrap();
+    if let Ok(late) = &late {
+        panic!("{:?}", ready(late.get(b"p", b"k")));
+    }
+    let error = late.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("kept_from=`4`"), "{error}");
+    assert_eq!(&ready(before.get(b"p", b"k")).unwrap().unwrap().value[..], [2]);
+    assert_eq!(ready(store.at(Position(3))).unwrap_err().kind(), ErrorKind::Unavailable);
+    let now = ready(store.at(Position(4))).unwrap();
+    assert_eq!(&ready(now.get(b"p", b"k")).unwrap().unwrap().value[..], [4]);
+}
+
 /// A list of pinned positions that is older than a checkpoint would let go of what its readers see.
 #[test]
 fn maintenance_lets_go_of_nothing_during_a_checkpoint() {
