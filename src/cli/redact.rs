@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::store::{Context, Redact, RedactOptions};
-use crate::types::{Position, Result};
+use crate::store::{ArchiveGap, Context, Redact, RedactOptions, Redacted};
+use crate::types::{Error, ErrorKind, Position, Result};
 
 use super::command::Shell;
 use super::context::ContextArgs;
@@ -17,14 +17,14 @@ use super::text;
 /// Erases every value that a key ever had, or those that a transaction wrote, from log, archive, snapshots and base
 ///
 /// Keys, times and actors stay, and the chain still proves all that is left. Dumps and other copies made before are yours to erase: see
-/// docs/privacy.md.
+/// docs/privacy.md. With --archive alone: brings an archive that was not there up to the redactions made since
 #[derive(Args, Debug)]
 pub struct RedactArgs {
     /// The partition of the key
     #[arg(long, value_name = "P", requires = "key")]
     partition: Option<String>,
     /// The key
-    #[arg(long, value_name = "K", requires = "partition", required_unless_present = "position")]
+    #[arg(long, value_name = "K", requires = "partition", required_unless_present_any = ["position", "archive"])]
     key: Option<String>,
     /// The transaction, instead of a key: its values and its reason
     #[arg(long, value_name = "N", conflicts_with_all = ["partition", "key"])]
@@ -39,21 +39,53 @@ pub struct RedactArgs {
     context: ContextArgs,
 }
 
-/// `{"redacted","position"}`: how many values, and the transaction that says so.
+/// `{"redacted","position","gaps":[{"archive","first","last"}]}`: how many values, the transaction that says so, and which transactions
+/// are neither in the log nor in an archive.
 #[derive(Debug, Serialize)]
 struct Answer {
     redacted: u64,
     position: u64,
+    gaps: Vec<Gap>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gap {
+    archive: String,
+    first: u64,
+    last: u64,
+}
+
+impl From<Redacted> for Answer {
+    fn from(Redacted { position, values, gaps, .. }: Redacted) -> Answer {
+        let gaps = gaps.into_iter().map(|ArchiveGap { archive, first, last }| Gap {
+            archive: archive.display().to_string(),
+            first: first.0,
+            last: last.0,
+        });
+        Answer { redacted: values, position: position.0, gaps: gaps.collect() }
+    }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} values redacted at {}", self.redacted, self.position)
+        write!(f, "{} values redacted at {}", self.redacted, self.position)?;
+        self.gaps.iter().try_for_each(|Gap { archive, first, last }| {
+            write!(f, "\n  not looked into: positions {first}..={last}, trimmed and not in the archive {archive}")
+        })
     }
 }
 
 /// Fails `NotFound` when there is nothing to erase, and below the floor.
 pub async fn run(args: RedactArgs, shell: &mut Shell) -> Result<Ended> {
+    if args.position.is_none() && args.key.is_none() {
+        let archive = args.archive.unwrap_or_default();
+        if args.dry_run {
+            return Err(Error::new(ErrorKind::Invalid, "a dry run needs a key or a position"));
+        }
+        let position = shell.with_store(async |store, _| store.redact_archive(&archive).await).await?;
+        shell.out.answer(&Answer { redacted: 0, position: position.0, gaps: Vec::new() })?;
+        return Ok(Ended::Done);
+    }
     let what = match (args.position, args.partition, args.key) {
         (Some(position), ..) => Redact::Position(Position(position)),
         (None, partition, key) => Redact::Key {
@@ -67,6 +99,6 @@ pub async fn run(args: RedactArgs, shell: &mut Shell) -> Result<Ended> {
     }
     let options = RedactOptions { what, archive: args.archive, dry_run: args.dry_run };
     let redacted = shell.with_store(async |store, _| store.redact(context, options).await).await?;
-    shell.out.answer(&Answer { redacted: redacted.values, position: redacted.position.0 })?;
+    shell.out.answer(&Answer::from(redacted))?;
     Ok(Ended::Done)
 }
