@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::store::{ArchiveGap, Context, Redact, RedactOptions, Redacted};
-use crate::types::{Error, ErrorKind, Position, Result};
+use crate::types::{Position, Result};
 
 use super::command::Shell;
 use super::context::ContextArgs;
@@ -17,14 +17,14 @@ use super::text;
 /// Erases every value that a key ever had, or those that a transaction wrote, from log, archive, snapshots and base
 ///
 /// Keys, times and actors stay, and the chain still proves all that is left. Dumps and other copies made before are yours to erase: see
-/// docs/privacy.md. With --archive alone: brings an archive that was not there up to the redactions made since
+/// docs/privacy.md.
 #[derive(Args, Debug)]
 pub struct RedactArgs {
     /// The partition of the key
     #[arg(long, value_name = "P", requires = "key")]
     partition: Option<String>,
     /// The key
-    #[arg(long, value_name = "K", requires = "partition", required_unless_present_any = ["position", "archive"])]
+    #[arg(long, value_name = "K", requires = "partition", required_unless_present = "position")]
     key: Option<String>,
     /// The transaction, instead of a key: its values and its reason
     #[arg(long, value_name = "N", conflicts_with_all = ["partition", "key"])]
@@ -77,15 +77,6 @@ impl fmt::Display for Answer {
 
 /// Fails `NotFound` when there is nothing to erase, and below the floor.
 pub async fn run(args: RedactArgs, shell: &mut Shell) -> Result<Ended> {
-    if args.position.is_none() && args.key.is_none() {
-        let archive = args.archive.unwrap_or_default();
-        if args.dry_run {
-            return Err(Error::new(ErrorKind::Invalid, "a dry run needs a key or a position"));
-        }
-        let position = shell.with_store(async |store, _| store.redact_archive(&archive).await).await?;
-        shell.out.answer(&Answer { redacted: 0, position: position.0, gaps: Vec::new() })?;
-        return Ok(Ended::Done);
-    }
     let what = match (args.position, args.partition, args.key) {
         (Some(position), ..) => Redact::Position(Position(position)),
         (None, partition, key) => Redact::Key {

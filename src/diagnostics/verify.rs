@@ -114,7 +114,7 @@ pub fn archive_notes(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<String
     let there = log::archive_redaction(env, &log_dir, archive)?;
     let done = LogFiles::open(env, &log_dir)?.redaction();
     let note = format!(
-        "{}: still holds what was redacted, redaction=`{done}` archive_redaction=`{there}`; run `lakelog redact --archive`",
+        "{}: was not there for redactions, redaction=`{done}` archive_redaction=`{there}`; redact the same again with that archive",
         archive.display()
     );
     Ok((there < done).then_some(note).into_iter().collect())

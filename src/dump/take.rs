@@ -103,7 +103,7 @@ pub fn dump<W: Write + Send + 'static>(
 }
 
 /// The snapshot of the state at the floor. A redaction may replace it, and a trim remove it, since the floor was asked for.
-pub(super) fn snapshot_at(env: &Env, files: &LogFiles, floor: Head) -> Result<Option<SnapshotReader>, DumpError> {
+pub(crate) fn snapshot_at(env: &Env, files: &LogFiles, floor: Head) -> Result<Option<SnapshotReader>, DumpError> {
     loop {
         let Some(snapshot) = files.snapshot() else { return Ok(None) };
         let failed = match SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot) {

@@ -291,3 +291,34 @@ pub(super) fn left_of(payload: &Bytes, keys: &[Pair], reason: bool) -> Result<By
     }
     Ok(transaction.encode())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_keep_to_their_size_and_what_no_part_can_hold_is_refused() {
+        let found = |keys: u16, bytes| {
+            let pair =
+                |key: u16| (Bytes::from_static(b"p"), Bytes::from([&key.to_be_bytes()[..], &vec![0; bytes]].concat()));
+            Found { keys: (0..keys).map(pair).collect(), digest: Digest::default() }
+        };
+        let mut findings = Findings::new(Redact::Position(Position(1)));
+        findings.found = (1..=10).map(|position| (Position(position), found(2, 97))).collect();
+        let mut taken = BTreeSet::new();
+        let mut parts = Vec::new();
+        loop {
+            let part = findings.part(&taken, 1_700).unwrap();
+            if part.is_empty() {
+                break;
+            }
+            taken.extend(part.iter().copied());
+            parts.push(part.len());
+        }
+        assert_eq!(parts, [3, 3, 3, 1]);
+        assert_eq!(findings.part(&BTreeSet::new(), 1).unwrap().len(), 1, "one always goes");
+        findings.found.insert(Position(1), found(13_500, 2_500));
+        let error = findings.part(&BTreeSet::new(), 1 << 20).unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains("one by one"), "{error}");
+    }
+}

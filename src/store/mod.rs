@@ -47,6 +47,8 @@ mod trim;
 mod undo;
 
 #[cfg(test)]
+mod archived_redactions;
+#[cfg(test)]
 mod dumps;
 #[cfg(test)]
 mod feed_model;

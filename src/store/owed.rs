@@ -67,7 +67,7 @@ pub(super) fn check_owed(shared: &Shared, dir: &Path) -> Result<()> {
 }
 
 /// A later process may have another working directory.
-pub(super) fn absolute(dir: &Path) -> PathBuf {
+fn absolute(dir: &Path) -> PathBuf {
     std::path::absolute(dir).unwrap_or_else(|_| dir.to_path_buf())
 }
 

@@ -54,7 +54,7 @@ pub struct RedactOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Redacted {
-    /// The last transaction that says so; the head for a dry run, and where only archives were redacted.
+    /// The last transaction that says so; the head for a dry run, and the redaction before where only archives lacked something.
     pub position: Position,
     /// Values, each at its position.
     pub values: u64,
@@ -104,26 +104,6 @@ impl Store {
             runtime.block_on(async {
                 let _one = store.shared().trimming.lock().await;
                 store.redact_in_parts(context, options, PART_BYTES).await
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?
-    }
-
-    /// Erases from an archive what was redacted while it was not there. Gives the last redaction that the archive has nothing of any more.
-    ///
-    /// # Errors
-    /// `not_found` without an archive there; `conflict` for that of another log, and when nothing says any more what a redaction erased; `unavailable`,
-    /// `corrupt`: the archive is as whole as before, and the same call goes on.
-    pub async fn redact_archive(&self, archive: &Path) -> Result<Position> {
-        let (store, runtime, archive) = (self.clone(), tokio::runtime::Handle::current(), archive.to_path_buf());
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let shared = store.shared();
-                let _one = shared.trimming.lock().await;
-                finish(shared).await?;
-                settle(shared, &archive).await?;
-                owed::forget(shared, &owed::absolute(&archive))?;
-                Ok(shared.log.redaction())
             })
         });
         done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?

@@ -13,12 +13,12 @@ use crate::env::sim::Keep;
 use crate::log::{Check, LogFiles, Proof};
 use crate::types::{Entry, ErrorKind, Key, Position, Result};
 
-const ARCHIVE: &str = "/elsewhere";
+pub(super) const ARCHIVE: &str = "/elsewhere";
 const SECRET: &[u8] = b"the secret that must go";
 
 impl Sandbox {
     /// Whether the secret stands in a segment, as it is or in a file that nobody lists.
-    fn in_segments(&self) -> bool {
+    pub fn in_segments(&self) -> bool {
         [LOG, ARCHIVE].iter().any(|dir| {
             let names = self.world.fs.read_dir(Path::new(dir)).unwrap_or_default();
             names.iter().any(|name| {
@@ -56,12 +56,12 @@ impl Sandbox {
         false
     }
 
-    async fn gone(&self, store: &Store) {
+    pub async fn gone(&self, store: &Store) {
         assert!(!self.in_segments() && !self.in_snapshots(store) && !self.in_base(store).await);
     }
 }
 
-fn me() -> Context {
+pub(super) fn me() -> Context {
     Context::new("test")
 }
 
@@ -69,7 +69,7 @@ fn secret(n: u8) -> Vec<u8> {
     [SECRET, &[n], &[7; 9000]].concat()
 }
 
-fn of_key() -> RedactOptions {
+pub(super) fn of_key() -> RedactOptions {
     RedactOptions::new(Redact::Key { partition: b"p".to_vec(), key: b"k".to_vec() })
 }
 
@@ -82,7 +82,7 @@ fn keys() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// A history in which the key `k` of `p` has the secret often, alone and with others, deleted and restored.
-async fn filled(world: &Sandbox) -> Store {
+pub(super) async fn filled(world: &Sandbox) -> Store {
     let store = world.open().await;
     let plain = [1; 9000];
     for n in 0..3 {
@@ -464,4 +464,65 @@ async fn a_base_that_was_cleared_is_never_taken_for_whole() {
     store.checkpoint().await.unwrap();
     check(&world, &store, &expected, Position(18)).await;
     assert_eq!(&store.get(b"x", b"new").await.unwrap().unwrap().value[..], b"1");
+}
+
+#[tokio::test]
+async fn what_one_transaction_cannot_record_several_do() {
+    let mut world = Sandbox::new(14);
+    let store = filled(&world).await;
+    for n in 10..30 {
+        store.write(me(), Batch::new().set(b"p", b"k", &secret(n))).await.unwrap();
+    }
+    let expected = others(&store, Position(17)).await;
+    let done = store.redact_in_parts(me(), of_key(), 500).await.unwrap();
+    assert_eq!((done.values, store.get(b"p", b"k").await.unwrap()), (23, None));
+    world.gone(&store).await;
+    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
+    let recorded = files.frames(Position(38), Check::Chain).unwrap().map(Result::unwrap);
+    let parts = recorded.take_while(|frame| frame.position <= done.position).count();
+    assert!(parts > 3, "{parts}");
+    assert_eq!(store.shared().log.redaction(), done.position);
+    store.close().await.unwrap();
+    let store = world.open_without_base().await;
+    store.checkpoint().await.unwrap();
+    world.gone(&store).await;
+    assert_eq!(others(&store, Position(17)).await, expected);
+}
+
+/// Whoever writes the key all the time makes the redaction decide again, but not read again.
+#[tokio::test]
+async fn a_redaction_that_decides_again_reads_only_what_is_new() {
+    use crate::env::sim::{Fault, Operation};
+    use crate::store::findings::{Findings, look};
+    let world = Sandbox::new(15);
+    let store = filled(&world).await;
+    let findings = Arc::new(parking_lot::Mutex::new(Findings::new(of_key().what)));
+    look(store.shared(), &findings, &[], store.head()).await.unwrap();
+    let first = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap().segments()[0].path(Path::new(LOG));
+    world.world.fs.inject(Fault::on(Operation::Read).path(first.to_str().unwrap()).times(u64::MAX));
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(9))).await.unwrap();
+    look(store.shared(), &findings, &[], store.head()).await.unwrap();
+    assert_eq!(findings.lock().values(), 4);
+    assert_eq!(findings.lock().part(&Default::default(), 1 << 20).unwrap(), [1, 3, 5, 9, 18].map(Position));
+}
+
+#[tokio::test]
+async fn without_a_history_old_range_restores_are_found_all_the_same() {
+    for what in [of_key(), RedactOptions::new(Redact::Position(Position(5)))] {
+        let mut world = Sandbox::new(16);
+        filled(&world).await.close().await.unwrap();
+        world.settings.history = false;
+        let store = world.open().await;
+        store.write(me(), Batch::new().set(b"x", b"x", b"x")).await.unwrap();
+        store.checkpoint().await.unwrap();
+        assert_eq!(store.at(Position(5)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let whole = what == of_key();
+        let done = store.redact(me(), what).await.unwrap();
+        assert_eq!((done.values, store.get(b"p", b"k").await.unwrap()), (if whole { 3 } else { 2 }, None));
+        store.close().await.unwrap();
+        world.settings.history = true;
+        let store = world.open_without_base().await;
+        assert!(get(&store, 10).await.unwrap_err().message().contains("redacted"));
+        assert_eq!(get(&store, 3).await.is_err(), whole);
+    }
 }

@@ -461,6 +461,43 @@ async fn retention_trims_by_itself_as_far_as_marks_allow() {
     }
 }
 
+#[tokio::test]
+async fn a_retention_that_cannot_raise_the_floor_gives_up_no_snapshot() {
+    let mut world = Sandbox::new(15);
+    world.settings.retention = Retention::Bytes(64 << 10);
+    let store = world.open().await;
+    write(&store, 20).await;
+    store.trim(me(), before(8)).await.unwrap();
+    write(&store, 10).await;
+    let floor = store.trim(me(), before(15)).await.unwrap().floor;
+    write(&store, 20).await;
+    store.mark(me(), "kept", Some(floor)).await.unwrap();
+    // A spare segment comes and goes.
+    let kept = || world.files().into_iter().filter(|name| name != "spare.seg").collect::<Vec<_>>();
+    let (files, head) = (kept(), store.head());
+    assert_eq!(world.snapshots(), 2);
+    world.world.clock.advance(DAY / 24);
+    assert_eq!(store.retain().await.unwrap(), None);
+    assert_eq!((kept(), store.head(), store.shared().log.floor()), (files, head, floor));
+    // It is the mark that held it up.
+    store.delete_mark(me(), "kept").await.unwrap();
+    world.world.clock.advance(DAY / 24);
+    assert!(store.retain().await.unwrap().unwrap().floor > floor);
+}
+
+#[tokio::test]
+async fn a_retention_without_a_history_is_refused() {
+    let mut world = Sandbox::new(16);
+    world.settings.history = false;
+    for retention in [Retention::Days(7), Retention::Bytes(1 << 30)] {
+        world.settings.retention = retention;
+        let error = world.try_open().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains("history"), "{error}");
+    }
+    world.settings.retention = Retention::Never;
+    world.open().await.close().await.unwrap();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Set(u8, u8),

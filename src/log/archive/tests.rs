@@ -195,6 +195,26 @@ fn a_crash_at_any_step_leaves_every_transaction_in_one_place_or_the_other() {
     }
 }
 
+#[test]
+fn an_archiving_leaves_nothing_of_an_interrupted_one_that_went_further() {
+    let (machine, log) = filled(6, 12);
+    machine.world.fs.inject(Fault::on(Operation::Rename).path("archive/archive").times(u64::MAX));
+    log.archive(archive(), Position(11)).unwrap_err();
+    machine.world.fs.heal();
+    let copied = machine.world.fs.read_dir(archive()).unwrap();
+    // Nothing of ours.
+    machine.world.fs.plant(&archive().join("00000000000000ff.seg"), b"a letter".to_vec());
+    log.archive(archive(), Position(5)).unwrap();
+    let mut expected: Vec<String> = segments(machine.world.env().fs.as_ref(), archive())
+        .unwrap()
+        .iter()
+        .map(|entry| format!("{}.seg", entry.id))
+        .collect();
+    assert!(copied.iter().filter(|name| name.ends_with(".seg")).count() > expected.len());
+    expected.extend(["00000000000000ff.seg".to_owned(), INDEX.to_owned()]);
+    assert_eq!(machine.world.fs.read_dir(archive()).unwrap(), expected);
+}
+
 fn sample() -> Index {
     let start = Head { position: Position(4), time: Timestamp(5), chain: Hash([6; 32]) };
     let mut sealed = SegmentEntry::empty(crate::log::SegmentId(2), 3, start);
