@@ -8,7 +8,7 @@ use super::sandbox::{LOG, Sandbox};
 use super::*;
 use crate::dump::snapshot_at;
 use crate::env::Fs as _;
-use crate::env::sim::{Fault, Operation};
+use crate::env::sim::{Fault, Keep, Operation};
 use crate::log::{Check, LogFiles, archive_redaction, verify_archive};
 use crate::types::{ErrorKind, Position};
 
@@ -182,4 +182,39 @@ async fn readers_that_began_before_a_redaction_go_on_in_archive_and_snapshot() {
     let mut snapshot = snapshot_at(&env, &alone, floor).unwrap().unwrap();
     while snapshot.entry().unwrap().is_some() {}
     assert_ne!(alone.snapshot(), Some(before));
+}
+
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_log_and_archive_undecided_or_done_at_the_next_open() {
+    let prepared = async |seed| {
+        let world = Sandbox::new(seed);
+        let store = filled(&world).await;
+        store.trim(me(), into_archive(12)).await.unwrap();
+        (world, store)
+    };
+    let (world, store) = prepared(29).await;
+    let operations = world.world.fs.operations();
+    let done = store.redact(me(), with_archive()).await.unwrap();
+    let steps = world.world.fs.operations() - operations;
+    let mut outcomes = [0, 0];
+    for step in 0..steps {
+        let keep = [Keep::Nothing, Keep::Random, Keep::Everything, Keep::SizesWithoutContent][step as usize % 4];
+        let (world, store) = prepared(step).await;
+        world.world.fs.crash_at(step);
+        let answer = store.redact(me(), with_archive()).await;
+        let _ = store.close().await;
+        world.world.fs.crash(keep);
+        let store = world.open().await;
+        let decided = store.head() >= done.position;
+        assert!(decided || answer.is_err(), "{step} {keep:?}");
+        outcomes[usize::from(decided)] += 1;
+        if !decided {
+            store.redact(me(), with_archive()).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        assert_eq!(owed::owed(store.shared()).unwrap(), [] as [PathBuf; 0], "{step} {keep:?}");
+        world.gone(&store).await;
+        archive_is_sound(&world);
+    }
+    assert!(outcomes[0] > 0 && outcomes[1] > 20, "{outcomes:?}");
 }
