@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::store::{Context, Redact, RedactOptions};
+use crate::store::{ArchiveGap, Context, Redact, RedactOptions, Redacted};
 use crate::types::{Position, Result};
 
 use super::command::Shell;
@@ -39,16 +39,39 @@ pub struct RedactArgs {
     context: ContextArgs,
 }
 
-/// `{"redacted","position"}`: how many values, and the transaction that says so.
+/// `{"redacted","position","gaps":[{"archive","first","last"}]}`: how many values, the transaction that says so, and which transactions
+/// are neither in the log nor in an archive.
 #[derive(Debug, Serialize)]
 struct Answer {
     redacted: u64,
     position: u64,
+    gaps: Vec<Gap>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gap {
+    archive: String,
+    first: u64,
+    last: u64,
+}
+
+impl From<Redacted> for Answer {
+    fn from(Redacted { position, values, gaps, .. }: Redacted) -> Answer {
+        let gaps = gaps.into_iter().map(|ArchiveGap { archive, first, last }| Gap {
+            archive: archive.display().to_string(),
+            first: first.0,
+            last: last.0,
+        });
+        Answer { redacted: values, position: position.0, gaps: gaps.collect() }
+    }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} values redacted at {}", self.redacted, self.position)
+        write!(f, "{} values redacted at {}", self.redacted, self.position)?;
+        self.gaps.iter().try_for_each(|Gap { archive, first, last }| {
+            write!(f, "\n  not looked into: positions {first}..={last}, trimmed and not in the archive {archive}")
+        })
     }
 }
 
@@ -67,6 +90,6 @@ pub async fn run(args: RedactArgs, shell: &mut Shell) -> Result<Ended> {
     }
     let options = RedactOptions { what, archive: args.archive, dry_run: args.dry_run };
     let redacted = shell.with_store(async |store, _| store.redact(context, options).await).await?;
-    shell.out.answer(&Answer { redacted: redacted.values, position: redacted.position.0 })?;
+    shell.out.answer(&Answer::from(redacted))?;
     Ok(Ended::Done)
 }

@@ -8,8 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::diagnostics::{
-    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, verify, verify_archive,
-    verify_dump_signed, verify_signed,
+    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, archive_notes, verify,
+    verify_archive, verify_dump_signed, verify_signed,
 };
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
@@ -164,6 +164,7 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
     }
     if let Some(archive) = &args.archive {
         report.problems.extend(verify_archive(&Env::os(), &shell.dir, archive)?);
+        report.notes.extend(archive_notes(&Env::os(), &shell.dir, archive)?);
     }
     let only_trimmed = report.problems.len() == trimmed(&report.signed);
     end(Answer::from(report), only_trimmed, shell)

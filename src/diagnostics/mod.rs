@@ -23,4 +23,4 @@ pub use repair::RepairPlan;
 pub use salvage::{KeptRange, LostRange, SalvageReport, salvage};
 pub use signed::{PublicKey, SignedHead, SigningKey, sign_head};
 pub use stats::FileStats;
-pub use verify::{Stage, VerifyProblem, VerifyReport, verify, verify_archive, verify_signed};
+pub use verify::{Stage, VerifyProblem, VerifyReport, archive_notes, verify, verify_archive, verify_signed};

@@ -29,7 +29,7 @@ impl World {
     }
 
     /// Appends transactions as they are.
-    fn append(&self, events: Vec<Vec<Event>>) {
+    pub(super) fn append(&self, events: Vec<Vec<Event>>) {
         let lock = crate::log::DirLock::take(&self.env, &self.dir.join("LOCK")).unwrap();
         let log = FileLog::open(self.env.clone(), lock, &self.log_dir(), LogSettings::default(), None).unwrap();
         let time = log.head().time;
@@ -40,6 +40,23 @@ impl World {
             log.append(log.head().position, &[draft]).unwrap();
         }
         log.close().unwrap();
+    }
+
+    /// Trims everything that is there and appends transactions behind the snapshot.
+    async fn trimmed(&self, events: Vec<Vec<Event>>) -> Snapshot {
+        let store = self.open().await.unwrap();
+        let (state, _) = store.dump_state(None, Vec::new(), "state", true).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        self.append(events);
+        let head = LogFiles::open(&self.env, &self.log_dir()).unwrap().head_at(HEAD).unwrap();
+        let snapshot = Snapshot { head, bytes: state.len() as u64, digest: Digest::of_bytes(&state) };
+        fs::write(snapshot.path(&self.log_dir()), &state).unwrap();
+        let lock = crate::log::DirLock::take(&self.env, &self.dir.join("LOCK")).unwrap();
+        let log = FileLog::open(self.env.clone(), lock, &self.log_dir(), LogSettings::default(), None).unwrap();
+        log.trim(snapshot, HEAD).unwrap();
+        log.close().unwrap();
+        snapshot
     }
 
     fn salvaged(&self) -> PathBuf {
@@ -278,22 +295,13 @@ async fn the_state_that_a_trimmed_log_begins_at_is_taken_over() {
         }
         found
     };
-    let (state, _) = store.dump_state(None, Vec::new(), "state", true).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let events = vec![
         Event::MarkSet { name: "below".into(), position: Position(7) },
         Event::Set { partition: Bytes::from("later"), key: Bytes::from("k"), value: Bytes::from("v") },
     ];
-    world.append(vec![events]);
-    let head = LogFiles::open(&world.env, &world.log_dir()).unwrap().head_at(HEAD).unwrap();
-    let snapshot = Snapshot { head, bytes: state.len() as u64, digest: Digest::of_bytes(&state) };
-    fs::write(snapshot.path(&world.log_dir()), &state).unwrap();
-    let lock = crate::log::DirLock::take(&world.env, &world.dir.join("LOCK")).unwrap();
-    let log = FileLog::open(world.env.clone(), lock, &world.log_dir(), LogSettings::default(), None).unwrap();
-    log.trim(snapshot, HEAD).unwrap();
-    log.close().unwrap();
-    drop(log);
+    let snapshot = world.trimmed(vec![events]).await;
 
     let report = world.salvage();
     let kept = report.state.unwrap();
@@ -314,6 +322,22 @@ async fn the_state_that_a_trimmed_log_begins_at_is_taken_over() {
     fs::remove_dir_all(world.salvaged()).unwrap();
     let report = world.salvage();
     assert_eq!((report.state, report.lost.len()), (None, 1));
+}
+
+/// What a redaction left of a transaction below the floor is vouched for by nobody in the new log, also where its position stays.
+#[tokio::test]
+async fn a_redaction_of_what_became_a_state_loses_its_digest_where_the_position_stays() {
+    let world = World::new().filled().await;
+    let redacted = |digest| {
+        let key = (Bytes::from("p"), Bytes::from("0150"));
+        let left = RedactedTransaction { position: Position(1), digest, keys: vec![key] };
+        vec![Event::Redacted { transactions: vec![left] }]
+    };
+    world.trimmed(vec![redacted(Digest([7; 32]))]).await;
+    let report = world.salvage();
+    assert_eq!(report.place(Position(1)), Position(1));
+    let last = world.frames(&world.salvaged()).pop().unwrap();
+    assert_eq!(Transaction::decode(last.payload).unwrap().events, redacted(Digest::default()));
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::*;
 use crate::backends::{Backend, Change};
 use crate::env::Env;
-use crate::event::{Event, Transaction, UnknownEvent};
-use crate::log::{Draft, FileLog, Log, LogFiles, LogSettings};
+use crate::event::{Event, RedactedTransaction, Transaction, UnknownEvent};
+use crate::log::{Check, Draft, FileLog, Log, LogFiles, LogSettings};
 use crate::store::{BASE_DIR, Batch, Context, LOG_DIR, Settings, Store, base_in};
 use crate::types::{Digest, ErrorKind, Key, LogId, Position, Salt, Stamp, Timestamp};
 
@@ -285,6 +285,48 @@ async fn a_base_that_knows_more_than_the_log_is_named_and_dropped() {
     plan.apply().await.unwrap();
     world.holds(ENTRIES).await;
     assert!(world.verify().await.ok());
+}
+
+/// A crash between the new segments and the new base.
+#[tokio::test]
+async fn a_base_from_before_a_redaction_is_left_to_the_next_open() {
+    let world = World::new().filled().await;
+    let (partition, key, at) = (Bytes::from("p"), Bytes::from("0150"), Position(152));
+    let files = LogFiles::open(&world.env, &world.log_dir()).unwrap();
+    let frame = files.frames(at, Check::Order).unwrap().next().unwrap().unwrap();
+    let mut left = Transaction::decode(frame.payload).unwrap();
+    let erased = |event: &&mut Event| matches!(event, Event::Set { key: set, .. } if *set == key);
+    let event = left.events.iter_mut().find(erased).expect("it was set there");
+    *event = Event::Erased { partition: partition.clone(), key: key.clone() };
+    let left = left.encode();
+    let redacted = RedactedTransaction {
+        position: at,
+        digest: Digest::of_bytes(&left),
+        keys: vec![(partition.clone(), key.clone())],
+    };
+    world.append(vec![vec![Event::Delete { partition, key }, Event::Redacted { transactions: vec![redacted] }]]);
+    let redact = || {
+        let lock = crate::log::DirLock::take(&world.env, &world.dir.join("LOCK")).unwrap();
+        let log = FileLog::open(world.env.clone(), lock, &world.log_dir(), LogSettings::default(), None).unwrap();
+        log.redact(&[at].into(), &|_, _| Ok(Some(left.clone())), &[]).unwrap();
+        log.close().unwrap();
+    };
+    let concerned = files.segments().into_iter().find(|entry| entry.first <= at && at <= entry.last).unwrap();
+    for done in [false, true] {
+        if done {
+            redact();
+        }
+        let report = world.verify().await;
+        assert_eq!((kinds(&report), &report.skipped[..]), (vec![], &["views"][..]), "{done} {report:?}");
+        let note = report.notes.iter().find(|note| note.contains("made anew")).expect("it is said why");
+        assert!(note.contains("redaction=`302` base_redaction=`0`"), "{note}");
+    }
+    // A file that a crash kept from being removed holds the value.
+    fs::write(concerned.path(&world.log_dir()), b"").unwrap();
+    assert!(world.verify().await.notes.iter().any(|note| note.contains("before a redaction")));
+    world.holds(499).await;
+    let report = world.verify().await;
+    assert_eq!((kinds(&report), report.skipped, report.notes), (vec![], vec![], vec![]));
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use super::signed::{PublicKey, SignedHead};
 use super::views;
 use crate::dump::SnapshotReader;
 use crate::env::Env;
-use crate::event::Transaction;
+use crate::event::{Event, Transaction};
 use crate::log::{self, Frame, Head, LogError, LogFiles, Problem, SegmentEntry, SegmentId, Snapshot, Verification};
-use crate::store::{BASE_DIR, LOG_DIR};
+use crate::store::{BASE_DIR, LOG_DIR, owed_in};
 use crate::types::{ErrorKind, Hash, LogId, Position, Result, Stamp};
 
 /// Problems of one kind that are named at most.
@@ -28,7 +28,8 @@ pub struct VerifyReport {
     /// The chain hash at it.
     pub chain: Hash,
     /// What could not be checked: `views` beside a process that has the store open, where the log is
-    /// damaged, or for a base from below its floor; `indexes` when the base has other ones than this version.
+    /// damaged, or for a base that the next open makes anew (it is from below the floor, or from before a redaction); `indexes`
+    /// when the base has other ones than this version.
     pub skipped: Vec<&'static str>,
     /// What is wrong, of the log in the order of positions.
     pub problems: Vec<VerifyProblem>,
@@ -102,6 +103,21 @@ pub enum Stage {
 pub fn verify_archive(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<VerifyProblem>> {
     let problems = log::verify_archive(env, &dir.join(LOG_DIR), archive)?;
     Ok(problems.into_iter().map(VerifyProblem::of_log).collect())
+}
+
+/// What the archive of a store is owed: a note when a redaction has not been through it.
+///
+/// # Errors
+/// As [`verify_archive`].
+pub fn archive_notes(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<String>> {
+    let log_dir = dir.join(LOG_DIR);
+    let there = log::archive_redaction(env, &log_dir, archive)?;
+    let done = LogFiles::open(env, &log_dir)?.redaction();
+    let note = format!(
+        "{}: was not there for redactions, redaction=`{done}` archive_redaction=`{there}`; redact the same again with that archive",
+        archive.display()
+    );
+    Ok((there < done).then_some(note).into_iter().collect())
 }
 
 /// Verifies a store in its directory: manifest, checksums, place, order and chain of every frame, that each transaction decodes,
@@ -197,6 +213,7 @@ async fn verify_with(
         signed: Vec::new(),
         notes: notes(env, &log_dir, &segments)?,
     };
+    report.notes.extend(owed(env, dir)?);
     let damaged = report.problems.iter().filter(|problem| problem.kind == "log");
     let damaged = damaged.filter_map(|problem| problem.positions).map(|(first, _)| first).min();
     events.heads.note(head);
@@ -206,14 +223,28 @@ async fn verify_with(
         Ok(None) => None,
         Ok(Some(stamp)) => base::judge(stamp, log_id, head.position, events.chain),
     };
-    let below = |stamp: &Stamp| stamp.position < floor.position;
+    let done = files.as_ref().map_or(Position::ZERO, LogFiles::redaction);
+    let redaction = done.max(events.redaction);
+    if done < redaction {
+        report.notes.push(format!("a redaction is not finished, redaction=`{redaction}`; the next open does it"));
+    }
+    let outdated = |stamp: &Stamp| stamp.position < floor.position || stamp.redaction < redaction;
+    if let (Some(_), Ok(Some(stamp))) = (&base, &stamp)
+        && stamp.redaction < redaction
+    {
+        report.notes.push(format!(
+            "{}: not compared with the log, since it is to be made anew after a redaction, redaction=`{redaction}` base_redaction=`{}`; the next open does it",
+            dir.join(BASE_DIR).display(),
+            stamp.redaction
+        ));
+    }
     match (&base, stamp, unsound) {
         (_, _, Some(fault)) => report.problems.push(VerifyProblem {
             file: dir.join(BASE_DIR),
             positions: fault.missing,
             ..VerifyProblem::new("base", fault.detail)
         }),
-        (Some(base), Ok(Some(stamp)), None) if intact && !below(&stamp) => {
+        (Some(base), Ok(Some(stamp)), None) if intact && !outdated(&stamp) => {
             let mut progress = |done, total| progress(Stage::Views, done, total);
             let compared = views::compare(env, dir, &files?, base, &stamp, &mut progress).await?;
             report.problems.extend(compared.problems);
@@ -247,10 +278,26 @@ impl VerifyReport {
     }
 }
 
+/// The archives that redactions still owe something.
+fn owed(env: &Env, dir: &Path) -> Result<Vec<String>> {
+    let owed = match owed_in(env, dir) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(vec![error.to_string()]),
+        owed => owed?,
+    };
+    let note = |archive: PathBuf| {
+        format!("{}: still holds what was redacted; it is redacted as soon as it is there", archive.display())
+    };
+    Ok(owed.into_iter().map(note).collect())
+}
+
 /// Files in the log's directory that are there for a reason, and no part of the log.
 fn notes(env: &Env, log_dir: &Path, segments: &[SegmentEntry]) -> Result<Vec<String>> {
     let failed = |source| LogError::Io { action: "list the directory", path: log_dir.to_path_buf(), source };
     let first = segments.first().map(|entry| entry.id);
+    let replaced = |name: &str| {
+        SegmentId::and_revision_of(name)
+            .is_some_and(|(id, revision)| segments.iter().any(|entry| entry.id == id && entry.revision != revision))
+    };
     let describe = |name: &String| {
         let what = if name.starts_with("cut-") {
             "bytes that a recovery cut and kept"
@@ -260,6 +307,8 @@ fn notes(env: &Env, log_dir: &Path, segments: &[SegmentEntry]) -> Result<Vec<Str
             "left by an interrupted repair, of no use"
         } else if SegmentId::of_file_name(name).is_some_and(|id| first.is_some_and(|first| id < first)) {
             "a segment that was trimmed"
+        } else if replaced(name) {
+            "a segment as it was before a redaction, or half of what takes its place; the next open finishes that"
         } else {
             return None;
         };
@@ -293,6 +342,8 @@ struct Events<'a> {
     /// The log's chain hash at the stamp's position.
     chain: Option<Hash>,
     heads: Heads<'a>,
+    /// The last transaction that records a redaction.
+    redaction: Position,
     problems: Vec<VerifyProblem>,
 }
 
@@ -306,7 +357,12 @@ impl Events<'_> {
         let (kind, detail) = match Transaction::decode(payload) {
             Err(error) => ("event", error.to_string()),
             Ok(transaction) => match transaction.unsupported() {
-                None => return,
+                None => {
+                    if transaction.events.iter().any(|event| matches!(event, Event::Redacted { .. })) {
+                        self.redaction = position;
+                    }
+                    return;
+                }
                 Some(event) => {
                     let needed = event.minimum_reader_version();
                     let detail = format!(

@@ -24,6 +24,8 @@ pub use reader::{DumpItem, DumpReader, StateEntry};
 pub use restore::{RestoreOptions, Restored, restore};
 pub use snapshot::{SnapshotReader, SnapshotWriter};
 pub use source::DumpSource;
+#[cfg(test)]
+pub(crate) use take::snapshot_at;
 pub use take::{DumpOptions, dump};
 pub use verify::verify;
 pub use writer::{DumpSummary, DumpWriter};

@@ -7,7 +7,7 @@ use super::format::{DumpHeader, DumpKind};
 use super::snapshot::SnapshotReader;
 use super::writer::{DumpSummary, DumpWriter};
 use crate::env::Env;
-use crate::log::{Check, LogError, LogFiles};
+use crate::log::{Check, Head, LogError, LogFiles};
 use crate::types::Position;
 
 /// What is dumped, and how.
@@ -60,23 +60,17 @@ pub fn dump<W: Write + Send + 'static>(
         let detail = format!("a dump begins before it ends, since=`{}` at=`{to}`", base.position);
         return Err(DumpError::Invalid { detail });
     }
-    let snapshot = match files.snapshot().filter(|_| kind == DumpKind::Full) {
-        Some(snapshot) => match SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot) {
-            // A trim since the floor was asked for may have removed it.
-            Err(_) if files.refresh().is_ok() && files.floor() != floor => {
-                return Err(LogError::BelowFloor { position: floor.position, floor: files.floor().position }.into());
-            }
-            reader => Some(reader?),
-        },
-        None if kind == DumpKind::Full && base.position > Position::ZERO => {
-            let detail = format!(
-                "the state that the archive begins at is not in it, position=`{}`; dump since there",
-                base.position
-            );
-            return Err(DumpError::Invalid { detail });
-        }
-        None => None,
+    let snapshot = match kind {
+        DumpKind::Full => snapshot_at(env, files, floor)?,
+        _ => None,
     };
+    if snapshot.is_none() && kind == DumpKind::Full && base.position > Position::ZERO {
+        let detail = format!(
+            "the state that the archive begins at is not in it, position=`{}`; dump since there",
+            base.position
+        );
+        return Err(DumpError::Invalid { detail });
+    }
     let indexes = snapshot.as_ref().map(|snapshot| snapshot.indexes().to_vec()).unwrap_or_default();
     let (log_id, created, compressed) = (files.id(), files.created(), options.compress);
     let header = DumpHeader { kind, compressed, log_id, created, base, indexes };
@@ -106,4 +100,22 @@ pub fn dump<W: Write + Send + 'static>(
     }
     progress(total, total);
     Ok((out, summary))
+}
+
+/// The snapshot of the state at the floor. A redaction may replace it, and a trim remove it, since the floor was asked for.
+pub(crate) fn snapshot_at(env: &Env, files: &LogFiles, floor: Head) -> Result<Option<SnapshotReader>, DumpError> {
+    loop {
+        let Some(snapshot) = files.snapshot() else { return Ok(None) };
+        let failed = match SnapshotReader::open(env, files.floor_dir(), files.id(), &snapshot) {
+            Ok(reader) => return Ok(Some(reader)),
+            Err(error) => error,
+        };
+        files.refresh()?;
+        if files.floor() != floor {
+            return Err(LogError::BelowFloor { position: floor.position, floor: files.floor().position }.into());
+        }
+        if files.snapshot() == Some(snapshot) {
+            return Err(failed);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::error::IoAt;
 use super::format::{self, FIELDS_AT, Fields, Unusable};
 use super::manifest::{self, ENTRY_BYTES, Manifest, SNAPSHOT_BYTES, SegmentEntry};
 use super::recovery::Problem;
-use super::segment;
+use super::segment::{self, SegmentId};
 use super::snapshot::Snapshot;
 use super::stream::{Check, FrameStream, Source};
 use super::trim::Removable;
@@ -34,12 +34,37 @@ pub(super) struct Index {
     created: Timestamp,
     /// The state before the first segment.
     pub start: Head,
+    /// The last redaction of which nothing erased is in it.
+    pub redaction: Position,
     pub snapshots: Vec<Snapshot>,
     /// All sealed.
     pub segments: Vec<SegmentEntry>,
 }
 
+/// What a log knows of one of its archives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// The last redaction of which nothing erased is in it.
+    pub redaction: Position,
+    /// The snapshots in it.
+    pub snapshots: Vec<Snapshot>,
+    /// The first and last position that neither it nor the log has: they were trimmed without it.
+    pub gap: Option<(Position, Position)>,
+}
+
 impl Index {
+    /// Of an archive that holds nothing yet.
+    fn empty(manifest: &Manifest) -> Index {
+        Index {
+            log_id: manifest.log_id,
+            created: manifest.created,
+            start: manifest.start,
+            redaction: manifest.redaction,
+            snapshots: Vec::new(),
+            segments: Vec::new(),
+        }
+    }
+
     /// The state after the last segment.
     fn end(&self) -> Head {
         self.segments.last().map_or(self.start, SegmentEntry::head)
@@ -50,6 +75,7 @@ impl Index {
         bytes.extend_from_slice(&self.log_id.0);
         bytes.extend_from_slice(&self.created.0.to_le_bytes());
         bytes.extend_from_slice(&manifest::head_bytes(&self.start));
+        bytes.extend_from_slice(&self.redaction.0.to_le_bytes());
         bytes.extend_from_slice(&(self.snapshots.len() as u64).to_le_bytes());
         self.snapshots.iter().for_each(|snapshot| bytes.extend_from_slice(&manifest::snapshot_bytes(snapshot)));
         bytes.extend_from_slice(&(self.segments.len() as u64).to_le_bytes());
@@ -99,6 +125,33 @@ impl Index {
         Ok(index)
     }
 
+    /// The same where an index that was never written counts as an empty one: the first archiving was interrupted, and what it copied
+    /// is still in the log.
+    ///
+    /// Errors: as [`Index::of_log`]; `OtherArchive` when segments lie there that the log has no more.
+    pub fn of_copies(fs: &dyn Fs, dir: &Path, manifest: &Manifest) -> Result<Index, LogError> {
+        let failed = match Index::of_log(fs, dir, manifest) {
+            Err(error @ LogError::NoArchive { .. }) => error,
+            index => return index,
+        };
+        let copies = match fs.exists(dir).at("look for the archive", dir)? {
+            true => own_segments(fs, dir, manifest.log_id)?,
+            false => Vec::new(),
+        };
+        let first = manifest.segments.first().map(|entry| entry.id);
+        match copies.first() {
+            None => Err(failed),
+            Some((id, _)) if Some(*id) < first => Err(other(
+                dir,
+                format!(
+                    "segments of this log lie there without an index, first=`{id}`; bring the index back, or remove them"
+                ),
+            )),
+            // What a redaction left in them nobody knows.
+            Some(_) => Ok(Index { redaction: Position::ZERO, ..Index::empty(manifest) }),
+        }
+    }
+
     pub fn store(&self, fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
         let (staged, path) = (dir.join(format!("{INDEX}{UNFINISHED}")), dir.join(INDEX));
         remove(fs, &staged)?;
@@ -116,11 +169,12 @@ impl Fields<'_> {
             return None;
         }
         let (log_id, created, start) = (LogId(self.bytes()?), self.time()?, self.head()?);
+        let redaction = self.position()?;
         let snapshots = self.count(SNAPSHOT_BYTES)?;
         let snapshots = (0..snapshots).map(|_| self.snapshot()?).collect::<Option<_>>()?;
         let segments = self.count(ENTRY_BYTES)?;
         let segments = (0..segments).map(|_| self.entry()).collect::<Option<_>>()?;
-        self.0.is_empty().then_some(Index { log_id, created, start, snapshots, segments })
+        self.0.is_empty().then_some(Index { log_id, created, start, redaction, snapshots, segments })
     }
 
     /// A number of items of so many bytes, which are there.
@@ -175,6 +229,58 @@ pub fn verify_archive(env: &Env, log_dir: &Path, dir: &Path) -> Result<Vec<Probl
     Ok(problems)
 }
 
+/// The segments that the index of the archive in `dir` lists.
+///
+/// Errors: `NoArchive`; those of reading it.
+pub(super) fn segments(fs: &dyn Fs, dir: &Path) -> Result<Vec<SegmentEntry>, LogError> {
+    let index = Index::load(fs, dir)?.ok_or_else(|| LogError::NoArchive { path: dir.to_path_buf() })?;
+    Ok(index.segments)
+}
+
+/// The last redaction of which nothing erased is in the archive in `dir` of the log in `log_dir`.
+///
+/// Errors: `NoArchive`, `OtherArchive`; those of reading manifest and index.
+pub fn archive_redaction(env: &Env, log_dir: &Path, dir: &Path) -> Result<Position, LogError> {
+    let fs = env.fs.as_ref();
+    Ok(Index::of_log(fs, dir, &manifest::load(fs, log_dir)?.manifest)?.redaction)
+}
+
+/// Files in `dir` that are segments of this log, listed or not, in order.
+fn own_segments(fs: &dyn Fs, dir: &Path, log_id: LogId) -> Result<Vec<(SegmentId, PathBuf)>, LogError> {
+    let mut found = Vec::new();
+    for name in fs.read_dir(dir).at("list the directory", dir)? {
+        let Some((id, _)) = SegmentId::and_revision_of(&name) else { continue };
+        let path = dir.join(name);
+        if matches!(segment::open(fs, &path, OpenMode::Read)?, Ok((_, header)) if header.log_id == log_id) {
+            found.push((id, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Removes what attempts left in an archive: segments of the log and snapshots that the index does not list, and halves of copies.
+pub(super) fn remove_unlisted(fs: &dyn Fs, dir: &Path, index: &Index) -> Result<(), LogError> {
+    let listed: Vec<PathBuf> = index.segments.iter().map(|entry| entry.path(dir)).collect();
+    let snapshots: Vec<String> = index.snapshots.iter().map(Snapshot::file_name).collect();
+    let mut goes: Vec<PathBuf> = own_segments(fs, dir, index.log_id)?.into_iter().map(|(_, path)| path).collect();
+    goes.retain(|path| !listed.contains(path));
+    for name in fs.read_dir(dir).at("list the directory", dir)? {
+        let half = name.strip_suffix(UNFINISHED).is_some_and(|whole| {
+            SegmentId::and_revision_of(whole).is_some() || Snapshot::is_file_name(whole) || whole == INDEX
+        });
+        let former = Snapshot::is_file_name(&name) && !snapshots.contains(&name);
+        let path = dir.join(name);
+        if half || former || path == Snapshot::unfinished(dir) {
+            goes.push(path);
+        }
+    }
+    for path in &goes {
+        fs.remove_file(path).at("remove a file", path)?;
+    }
+    fs.sync_dir(dir).at("sync the directory", dir)
+}
+
 fn check_log(index: &Index, dir: &Path, manifest: &Manifest) -> Result<(), LogError> {
     match index.log_id == manifest.log_id {
         true => Ok(()),
@@ -193,6 +299,15 @@ fn ends(archive: Head, log: Head) -> String {
 }
 
 impl FileLog {
+    /// See [`super::Log::archived`].
+    pub(super) fn archived_in(&self, dir: &Path) -> Result<Archived, LogError> {
+        let manifest = self.view.lock().manifest.clone();
+        let index = Index::of_copies(self.env.fs.as_ref(), dir, &manifest)?;
+        let (end, begins) = (index.end().position, manifest.start.position);
+        let gap = (end < begins).then_some((end.next(), begins));
+        Ok(Archived { redaction: index.redaction, snapshots: index.snapshots, gap })
+    }
+
     /// See [`super::Log::archive`].
     pub(super) fn archive_to(&self, dir: &Path, keep: Position) -> Result<Removable, LogError> {
         let fs = self.env.fs.as_ref();
@@ -201,10 +316,7 @@ impl FileLog {
         self.prepare(dir)?;
         let mut index = match Index::load(fs, dir)? {
             Some(index) => index,
-            None => {
-                let (log_id, created) = (manifest.log_id, manifest.created);
-                Index { log_id, created, start: manifest.start, snapshots: Vec::new(), segments: Vec::new() }
-            }
+            None => Index::empty(&manifest),
         };
         check_log(&index, dir, &manifest)?;
         let archived = index.end();
@@ -246,6 +358,13 @@ impl FileLog {
         index.segments.extend_from_slice(missing);
         index.snapshots.extend_from_slice(&snapshots);
         index.store(fs, dir)?;
+        // They would be in the way of nothing, but nobody would look for what is in them.
+        if let Err(error) = remove_unlisted(fs, dir, &index) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what attempts left in the archive could not be removed"
+            );
+        }
         tracing::info!(dir = %dir.display(), segments = missing.len(), end = %index.end().position, "archived");
         self.measure(segments, &manifest.removable(keep).1)
     }
@@ -332,12 +451,8 @@ pub(super) fn prove(
     segments: &[SegmentEntry],
 ) -> Result<(), LogError> {
     let Some(last) = segments.last() else { return Ok(()) };
-    // Behind them one that is never entered: all of these are sealed.
-    let active = SegmentEntry::empty(last.id.next(), last.tag, last.head());
-    let segments = segments.iter().copied().chain([active]).collect();
-    let part = Manifest { floor: before, start: before, segments, ..manifest.clone() };
     let mut head = before;
-    for frame in FrameStream::new(source.clone(), Arc::new(part), before.position.next(), last.last, Check::Chain)? {
+    for frame in frames(source, manifest, before, segments, Check::Chain)? {
         let frame = frame?;
         head = Head { position: frame.position, time: frame.time, chain: frame.chain };
     }
@@ -348,6 +463,22 @@ pub(super) fn prove(
             Err(segment::corrupt(&source.path(last), 0, last.first, last.last, detail))
         }
     }
+}
+
+/// The frames of sealed segments that follow `before`.
+pub(super) fn frames(
+    source: &Source,
+    manifest: &Manifest,
+    before: Head,
+    segments: &[SegmentEntry],
+    check: Check,
+) -> Result<FrameStream, LogError> {
+    let end = segments.last().map_or(before, SegmentEntry::head);
+    let (id, tag) = segments.last().map_or((SegmentId(0), 1), |last| (last.id.next(), last.tag));
+    // Behind them one that is never entered: all of these are sealed.
+    let segments = segments.iter().copied().chain([SegmentEntry::empty(id, tag, end)]).collect();
+    let part = Manifest { floor: before, start: before, segments, ..manifest.clone() };
+    FrameStream::new(source.clone(), Arc::new(part), before.position.next(), end.position, check)
 }
 
 pub(super) fn remove(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {

@@ -43,7 +43,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 pub(crate) use append::frame_room;
-pub use archive::verify_archive;
+pub use archive::{Archived, archive_redaction, verify_archive};
 use bytes::Bytes;
 pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;
@@ -198,9 +198,10 @@ pub trait Log: Debug + Send + Sync {
     /// The former snapshot, as long as it is kept.
     fn former(&self) -> Option<Snapshot>;
 
-    /// Every synced transaction that is stored, those below the floor too, and those in an archive.
+    /// Every synced transaction that is stored in the log, those below the floor too; or those that are in an archive, whether the log
+    /// goes on where it ends or not.
     ///
-    /// Errors: those of an archive, as [`LogFiles::open_with_archive`]; `Corrupt` from the iterator.
+    /// Errors: as [`Log::archived`]; `Corrupt` from the iterator.
     fn read_stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError>;
 
     /// Replaces the payloads of transactions by what `erase` leaves of them; they keep their position, time and chain hash. `snapshots`, whose
@@ -212,7 +213,8 @@ pub trait Log: Debug + Send + Sync {
     fn redact(&self, positions: &BTreeSet<Position>, erase: &Erase<'_>, snapshots: &[Snapshot])
     -> Result<(), LogError>;
 
-    /// The same in the archive in `dir`.
+    /// The same in the archive in `dir`, which notes that everything is done of the redactions up to `redaction`. What attempts to archive
+    /// left there is removed.
     ///
     /// Errors: as [`Log::redact`]; `NoArchive`, `OtherArchive`.
     fn redact_archive(
@@ -221,12 +223,16 @@ pub trait Log: Debug + Send + Sync {
         positions: &BTreeSet<Position>,
         erase: &Erase<'_>,
         snapshots: &[Snapshot],
+        redaction: Position,
     ) -> Result<(), LogError>;
 
-    /// The snapshots in the archive in `dir`.
+    /// What is known of the archive in `dir`. One whose index was never written, since the first archiving was interrupted, is empty.
     ///
     /// Errors: `NoArchive`, `OtherArchive`, `Corrupt`, `NewerFormat`, `Io`.
-    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError>;
+    fn archived(&self, dir: &Path) -> Result<Archived, LogError>;
+
+    /// The state before the first transaction that is stored: the floor, or one below it.
+    fn begins(&self) -> Position;
 
     /// The last redaction of which everything is done.
     fn redaction(&self) -> Position;

@@ -98,7 +98,9 @@ impl LogFiles {
         let mut seen = self.seen.lock();
         let manifest = manifest::load(self.source.fs.as_ref(), &self.dir)?.manifest;
         // An older one is what is left of a slot that is being written or is damaged: what was seen stays seen.
-        if manifest.generation > seen.manifest.generation {
+        // What an archive lists changes without the log.
+        let again = self.archive.is_some() && manifest.generation == seen.manifest.generation;
+        if manifest.generation > seen.manifest.generation || again {
             let same_active = manifest.active() == seen.manifest.active();
             let fresh = Seen::new(manifest, &self.source, self.archive.as_deref(), seen.promise)?;
             match same_active {
@@ -153,6 +155,11 @@ impl LogFiles {
     /// archive that begins above the beginning of everything may have none.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.seen.lock().manifest.snapshot
+    }
+
+    /// The last redaction of which everything is done.
+    pub fn redaction(&self) -> Position {
+        self.seen.lock().manifest.redaction
     }
 
     /// The directory that the log begins in: its archive, or its own.

@@ -32,14 +32,15 @@ impl FileLog {
     /// See [`super::Log::read_stored`].
     pub(super) fn stored(&self, archive: Option<&Path>) -> Result<Frames<'_>, LogError> {
         let view = self.view.lock().clone();
-        let own = view.manifest.segments.first().map_or(SegmentId(0), |entry| entry.id);
-        let manifest = match archive {
-            Some(dir) => archive::attach(self.env.fs.as_ref(), dir, Manifest::clone(&view.manifest))?,
-            None => Manifest { floor: view.manifest.start, ..Manifest::clone(&view.manifest) },
-        };
+        if let Some(dir) = archive {
+            let index = Index::of_copies(self.env.fs.as_ref(), dir, &view.manifest)?;
+            let source = Source::new(self.env.fs.clone(), dir);
+            return Ok(Box::new(archive::frames(&source, &view.manifest, index.start, &index.segments, Check::Order)?));
+        }
+        let manifest = Manifest { floor: view.manifest.start, ..Manifest::clone(&view.manifest) };
         let from = manifest.start.position.next();
-        let source = Source { archive: archive.map(|dir| (dir.to_path_buf(), own)), ..self.source() };
-        Ok(Box::new(FrameStream::new(source, Arc::new(manifest), from, view.synced.position, Check::Order)?))
+        let frames = FrameStream::new(self.source(), Arc::new(manifest), from, view.synced.position, Check::Order)?;
+        Ok(Box::new(frames))
     }
 
     /// See [`super::Log::redact`].
@@ -95,10 +96,11 @@ impl FileLog {
         positions: &BTreeSet<Position>,
         erase: &Erase<'_>,
         snapshots: &[Snapshot],
+        redaction: Position,
     ) -> Result<(), LogError> {
         let fs = self.env.fs.as_ref();
         let manifest = self.view.lock().manifest.clone();
-        let mut index = Index::of_log(fs, dir, &manifest)?;
+        let mut index = Index::of_copies(fs, dir, &manifest)?;
         let source = Source::new(self.env.fs.clone(), dir);
         let replaced = self.rewrite(&source, &manifest, index.start, &index.segments, dir, positions, erase)?;
         index.segments.iter_mut().for_each(|entry| replace(entry, &replaced));
@@ -108,8 +110,17 @@ impl FileLog {
                 *former = *snapshot;
             }
         }
-        index.store(fs, dir)?;
-        remove_unlisted(fs, dir, &index.segments, &index.snapshots)
+        let written = Index::of_log(fs, dir, &manifest).is_ok();
+        if written && (!replaced.is_empty() || !snapshots.is_empty()) {
+            index.store(fs, dir)?;
+        }
+        // Until this is done the bytes are still there.
+        archive::remove_unlisted(fs, dir, &index)?;
+        index.redaction = index.redaction.max(redaction);
+        match written {
+            true => index.store(fs, dir),
+            false => Ok(()),
+        }
     }
 
     /// Begins a new segment when one of the positions lies in the active one.

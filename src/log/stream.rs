@@ -15,7 +15,7 @@ use super::format::{FRAMES_AT, FrameKind, SegmentHeader};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::segment::{self, SegmentId, corrupt};
 use super::window::{SegmentReader, Slot};
-use super::{Frame, Head, LogError};
+use super::{Frame, Head, LogError, archive};
 use crate::env::{File, Fs, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
@@ -149,9 +149,11 @@ impl Source {
 impl Source {
     /// A segment that is gone may have been replaced by a redaction since the reader began.
     fn redacted(&self, entry: &SegmentEntry) -> Option<SegmentEntry> {
-        let manifest = manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest;
-        let same = |listed: &&SegmentEntry| listed.id == entry.id && listed.revision > entry.revision;
-        manifest.segments.iter().find(same).copied()
+        let segments = match &self.archive {
+            Some((dir, first)) if entry.id < *first => archive::segments(self.fs.as_ref(), dir).ok()?,
+            _ => manifest::load(self.fs.as_ref(), &self.dir).ok()?.manifest.segments,
+        };
+        segments.into_iter().find(|listed| listed.id == entry.id && listed.revision > entry.revision)
     }
 
     /// A segment that is gone may have been trimmed since the reader began.

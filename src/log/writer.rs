@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::append::Item;
-use super::archive::Index;
+use super::archive::Archived;
 use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
@@ -343,13 +343,17 @@ impl Log for FileLog {
         positions: &BTreeSet<Position>,
         erase: &Erase<'_>,
         snapshots: &[Snapshot],
+        redaction: Position,
     ) -> Result<(), LogError> {
-        self.redact_archived(dir, positions, erase, snapshots)
+        self.redact_archived(dir, positions, erase, snapshots, redaction)
     }
 
-    fn archived_snapshots(&self, dir: &Path) -> Result<Vec<Snapshot>, LogError> {
-        let manifest = self.view.lock().manifest.clone();
-        Ok(Index::of_log(self.env.fs.as_ref(), dir, &manifest)?.snapshots)
+    fn archived(&self, dir: &Path) -> Result<Archived, LogError> {
+        self.archived_in(dir)
+    }
+
+    fn begins(&self) -> Position {
+        self.view.lock().manifest.start.position
     }
 
     fn redaction(&self) -> Position {

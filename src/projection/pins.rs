@@ -20,6 +20,8 @@ struct Pinned {
     readers: BTreeMap<Position, usize>,
     /// Where layers in use read their base.
     bases: BTreeMap<Position, usize>,
+    /// Where the last checkpoint that keeps only what is seen brings the base, as soon as it knows what is seen.
+    kept_from: Position,
 }
 
 /// A position that stays readable until this is dropped.
@@ -65,13 +67,20 @@ impl Pins {
 
     /// The pinned positions below `below`, ascending, each once.
     pub fn pinned(&self, below: Position) -> Vec<Position> {
-        let pinned = self.pinned.lock();
-        let all = pinned.readers.keys().chain(pinned.bases.keys()).copied();
-        // Position zero is the empty state: nothing has to be kept for its readers.
-        let mut positions: Vec<Position> = all.filter(|&at| at > Position::ZERO && at < below).collect();
-        positions.sort_unstable();
-        positions.dedup();
-        positions
+        self.pinned.lock().below(below)
+    }
+
+    /// The same for a checkpoint that brings the base to `to` and keeps nothing else below it: who pins such a position from now on
+    /// comes too late, and sees so in [`Pins::kept_from`].
+    pub fn keep_only_pinned(&self, to: Position) -> Vec<Position> {
+        let mut pinned = self.pinned.lock();
+        pinned.kept_from = pinned.kept_from.max(to);
+        pinned.below(to)
+    }
+
+    /// Positions below this one may be kept only for those who had pinned them before, where the base keeps no history.
+    pub fn kept_from(&self) -> Position {
+        self.pinned.lock().kept_from
     }
 
     /// The lowest position that a reader has pinned, the published one when there is none.
@@ -80,7 +89,6 @@ impl Pins {
         pinned.readers.keys().next().copied().unwrap_or_else(|| self.published())
     }
 }
-
 impl Pin {
     /// The pinned position.
     pub fn position(&self) -> Position {
@@ -110,6 +118,15 @@ impl Drop for Pin {
 }
 
 impl Pinned {
+    fn below(&self, below: Position) -> Vec<Position> {
+        let all = self.readers.keys().chain(self.bases.keys()).copied();
+        // Position zero is the empty state: nothing has to be kept for its readers.
+        let mut positions: Vec<Position> = all.filter(|&at| at > Position::ZERO && at < below).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
     fn of(&mut self, base: bool) -> &mut BTreeMap<Position, usize> {
         if base { &mut self.bases } else { &mut self.readers }
     }

@@ -60,8 +60,14 @@ pub(crate) async fn write_frozen(
             }
             let built = built.filter(|_| to == frozen_at);
             let stamp = stamp_at(shared, to, built)?;
-            let keep = shared.view.pins().pinned(to);
-            let kept = if stamp.history.is_some() { Keep::All } else { Keep::Seen(keep.clone()) };
+            let pins = shared.view.pins();
+            let (keep, kept) = match stamp.history {
+                Some(_) => (pins.pinned(to), Keep::All),
+                None => {
+                    let keep = pins.keep_only_pinned(to);
+                    (keep.clone(), Keep::Seen(keep))
+                }
+            };
             if let Err(error) = base.write(&stamp, &keep, changes(table, kept)).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
                 return Err(Error::from(error));

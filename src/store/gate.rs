@@ -16,6 +16,8 @@ pub(super) struct Gate {
     pub base: MemoryBackend,
     /// The next scan gives its page only at the second poll.
     pub waits: AtomicBool,
+    /// The next write begins only at the second poll.
+    pub write_waits: AtomicBool,
     pub writes_left: AtomicUsize,
 }
 
@@ -30,7 +32,11 @@ impl Backend for Gate {
             return Box::pin(async { Err(full) });
         }
         self.writes_left.fetch_sub(1, Ordering::Relaxed);
-        self.base.write(stamp, keep, changes)
+        Box::pin(async move {
+            let waits = || self.write_waits.swap(false, Ordering::Relaxed);
+            poll_fn(|_| if waits() { Poll::Pending } else { Poll::Ready(()) }).await;
+            self.base.write(stamp, keep, changes).await
+        })
     }
 
     fn get<'a>(&'a self, at: Position, key: &'a [u8]) -> BackendFuture<'a, Option<(Position, Slice)>> {
@@ -71,7 +77,7 @@ impl Backend for Gate {
 impl Gate {
     /// A gate that stands open before a base.
     pub fn new(base: MemoryBackend) -> Gate {
-        Gate { base, waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
+        Gate { base, waits: false.into(), write_waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
     }
 }
 

@@ -12,14 +12,17 @@ mod context;
 mod cursors;
 mod diff;
 mod engine;
+mod erasing;
 mod facade;
 mod feed;
 mod filter;
+mod findings;
 mod history;
 mod indexing;
 mod lane;
 mod marks;
 mod open;
+mod owed;
 mod pages;
 mod past;
 mod prepare;
@@ -44,6 +47,8 @@ mod trim;
 mod undo;
 
 #[cfg(test)]
+mod archived_redactions;
+#[cfg(test)]
 mod dumps;
 #[cfg(test)]
 mod feed_model;
@@ -59,6 +64,8 @@ mod past_tests;
 mod races;
 #[cfg(test)]
 mod redactions;
+#[cfg(test)]
+mod sandbox;
 #[cfg(test)]
 mod serializable;
 #[cfg(test)]
@@ -80,9 +87,10 @@ pub use filter::Filter;
 pub use history::{History, Origin, Version};
 pub use marks::Mark;
 pub(crate) use open::{BASE_DIR, LOCK_FILE, LOG_DIR, base_in};
+pub(crate) use owed::owed_in;
 pub(crate) use prepare::{check_key, check_value};
 pub use reader::{EntryStream, Reader, ScanOptions};
-pub use redact::{Redact, RedactOptions, Redacted};
+pub use redact::{ArchiveGap, Redact, RedactOptions, Redacted};
 pub(crate) use replay::rebuild;
 pub use retention::Retention;
 pub use rewind::Rewound;

@@ -44,11 +44,11 @@ impl Reader {
         let pin = shared.view.pins().pin_at(position);
         // Seen once it is pinned: a trim that comes later keeps it.
         check_readable_at(shared, position, shared.view.pins().published())?;
-        let layers = shared.view.layers();
-        if !shared.settings.history && position < layers.base_position() {
+        // A checkpoint that is being written may not know of the pin, though readers do not rest on it yet.
+        let kept_from = shared.view.layers().base_position().max(shared.view.pins().kept_from());
+        if !shared.settings.history && position < kept_from {
             let message = format!(
-                "the state is not kept, position=`{position}` kept_from=`{}`; open the store with history",
-                layers.base_position()
+                "the state is not kept, position=`{position}` kept_from=`{kept_from}`; open the store with history"
             );
             return Err(Error::new(ErrorKind::Unavailable, message));
         }

@@ -13,7 +13,10 @@ use super::simulation::{Stepped, poll, ready};
 use super::submission::Command;
 use super::tests::ByFirstByte;
 use super::threads::Threads;
-use super::{Batch, Context, Durability, RequestId, ScanOptions, Settings, Store, Tx, checkpoint, indexing};
+use super::{
+    Batch, Context, Durability, Redact, RedactOptions, RequestId, ScanOptions, Settings, Store, Tx, checkpoint,
+    indexing,
+};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Fault, Operation, SimWorld};
 use crate::types::{Digest, ErrorKind, Position, Result};
@@ -121,6 +124,60 @@ fn an_index_counts_as_whole_only_when_all_of_it_is_in_the_base() {
     let stepped = world.open(true);
     assert!(indexing::check_built(stepped.store.shared(), "by-first-byte", stepped.store.head()).is_ok());
     assert_eq!(index(&stepped).len(), 21);
+}
+
+#[test]
+fn an_index_that_is_built_while_a_redaction_makes_the_base_anew_is_built_again() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"erased", b"x");
+    set(&mut stepped, b"kept", b"y");
+    stepped.checkpoint().unwrap();
+    world.kill(stepped);
+    let mut stepped = world.open(true);
+    let store = stepped.store.clone();
+    let mut building = Box::pin(async move { store.build_indexes().await });
+    world.base.waits.store(true, Ordering::Relaxed);
+    assert!(poll(building.as_mut()).is_pending());
+    let (redacting, what) = (stepped.store.clone(), Redact::Key { partition: b"p".to_vec(), key: b"erased".to_vec() });
+    let redacted =
+        async move { redacting.redact_in_parts(Context::new("test"), RedactOptions::new(what), 1 << 20).await };
+    stepped.one(redacted).unwrap();
+    let error = stepped.one(building).unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("built again"), "{error}");
+    build(&mut stepped).unwrap();
+    assert!(indexing::check_built(stepped.store.shared(), "by-first-byte", stepped.store.head()).is_ok());
+    assert_eq!(index(&stepped), [b"ykept".to_vec()]);
+}
+
+/// Without a history a checkpoint keeps what it found pinned; who pins a position behind that is told so, not let in to fail later.
+#[test]
+fn a_position_that_a_checkpoint_is_giving_up_is_unavailable_and_one_pinned_before_stays() {
+    let mut world = World::new();
+    world.settings.history = false;
+    let mut stepped = world.open(false);
+    for value in 1..=4u8 {
+        set(&mut stepped, b"k", &[value]);
+    }
+    let store = stepped.store.clone();
+    let before = ready(store.at(Position(2))).unwrap();
+    let shared = store.shared().clone();
+    world.base.write_waits.store(true, Ordering::Relaxed);
+    let mut checkpoint = Box::pin(checkpoint::run(&shared));
+    assert!(poll(checkpoint.as_mut()).is_pending());
+    stepped.committer.step_waiting();
+    assert!(poll(checkpoint.as_mut()).is_pending(), "it waits in the write");
+    let late = ready(store.at(Position(3)));
+    ready(checkpoint).unwrap();
+    if let Ok(late) = &late {
+        panic!("{:?}", ready(late.get(b"p", b"k")));
+    }
+    let error = late.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.message().contains("kept_from=`4`"), "{error}");
+    assert_eq!(&ready(before.get(b"p", b"k")).unwrap().unwrap().value[..], [2]);
+    assert_eq!(ready(store.at(Position(3))).unwrap_err().kind(), ErrorKind::Unavailable);
+    let now = ready(store.at(Position(4))).unwrap();
+    assert_eq!(&ready(now.get(b"p", b"k")).unwrap().unwrap().value[..], [4]);
 }
 
 /// A list of pinned positions that is older than a checkpoint would let go of what its readers see.

@@ -4,42 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sandbox::{LOG, Sandbox};
 use super::*;
-use crate::backends::{Backend as _, MemoryBackend};
+use crate::backends::Backend as _;
 use crate::dump::{DumpOptions, DumpSource, SnapshotReader, dump};
 use crate::env::Fs as _;
-use crate::env::sim::{Keep, SimWorld};
+use crate::env::sim::Keep;
 use crate::log::{Check, LogFiles, Proof};
 use crate::types::{Entry, ErrorKind, Key, Position, Result};
 
-const LOG: &str = "/store/log";
-const ARCHIVE: &str = "/elsewhere";
+pub(super) const ARCHIVE: &str = "/elsewhere";
 const SECRET: &[u8] = b"the secret that must go";
 
-struct World {
-    world: SimWorld,
-    settings: Settings,
-    base: MemoryBackend,
-}
-
-impl World {
-    fn new(seed: u64) -> World {
-        let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
-        World { world: SimWorld::new(seed), settings, base: MemoryBackend::new() }
-    }
-
-    async fn open(&self) -> Store {
-        let builder = Store::builder("/store").settings(self.settings.clone()).with_env(self.world.env());
-        builder.with_backend(Arc::new(self.base.clone())).open_or_create().await.unwrap()
-    }
-
-    async fn open_without_base(&mut self) -> Store {
-        self.base = MemoryBackend::new();
-        self.open().await
-    }
-
+impl Sandbox {
     /// Whether the secret stands in a segment, as it is or in a file that nobody lists.
-    fn in_segments(&self) -> bool {
+    pub fn in_segments(&self) -> bool {
         [LOG, ARCHIVE].iter().any(|dir| {
             let names = self.world.fs.read_dir(Path::new(dir)).unwrap_or_default();
             names.iter().any(|name| {
@@ -52,7 +31,7 @@ impl World {
     fn in_snapshots(&self, store: &Store) -> bool {
         let log = &store.shared().log;
         let own = log.snapshot().into_iter().chain(log.former()).map(|snapshot| (LOG, snapshot));
-        let archived = log.archived_snapshots(Path::new(ARCHIVE)).unwrap_or_default();
+        let archived = log.archived(Path::new(ARCHIVE)).map_or(Vec::new(), |archived| archived.snapshots);
         let archived = archived.into_iter().map(|snapshot| (ARCHIVE, snapshot));
         own.chain(archived).any(|(dir, snapshot)| {
             let mut reader = SnapshotReader::open(&self.world.env(), Path::new(dir), log.id(), &snapshot).unwrap();
@@ -77,12 +56,12 @@ impl World {
         false
     }
 
-    async fn gone(&self, store: &Store) {
+    pub async fn gone(&self, store: &Store) {
         assert!(!self.in_segments() && !self.in_snapshots(store) && !self.in_base(store).await);
     }
 }
 
-fn me() -> Context {
+pub(super) fn me() -> Context {
     Context::new("test")
 }
 
@@ -90,7 +69,7 @@ fn secret(n: u8) -> Vec<u8> {
     [SECRET, &[n], &[7; 9000]].concat()
 }
 
-fn of_key() -> RedactOptions {
+pub(super) fn of_key() -> RedactOptions {
     RedactOptions::new(Redact::Key { partition: b"p".to_vec(), key: b"k".to_vec() })
 }
 
@@ -103,7 +82,7 @@ fn keys() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// A history in which the key `k` of `p` has the secret often, alone and with others, deleted and restored.
-async fn filled(world: &World) -> Store {
+pub(super) async fn filled(world: &Sandbox) -> Store {
     let store = world.open().await;
     let plain = [1; 9000];
     for n in 0..3 {
@@ -145,7 +124,7 @@ async fn get(store: &Store, at: u64) -> Result<Option<Entry>> {
     store.at(Position(at)).await.unwrap().get(b"p", b"k").await
 }
 
-async fn check(world: &World, store: &Store, expected: &States, redaction: Position) {
+async fn check(world: &Sandbox, store: &Store, expected: &States, redaction: Position) {
     world.gone(store).await;
     let floor = store.shared().log.floor();
     let head = *expected.last_key_value().unwrap().0;
@@ -177,7 +156,7 @@ async fn check(world: &World, store: &Store, expected: &States, redaction: Posit
 
 #[tokio::test]
 async fn a_key_is_erased_from_everything_and_nothing_else_is() {
-    let mut world = World::new(1);
+    let mut world = Sandbox::new(1);
     let store = filled(&world).await;
     store.checkpoint().await.unwrap();
     let expected = others(&store, store.head()).await;
@@ -224,7 +203,7 @@ async fn a_key_is_erased_from_everything_and_nothing_else_is() {
 #[tokio::test]
 async fn snapshots_and_archives_lose_it_too() {
     for archive in [false, true] {
-        let mut world = World::new(2);
+        let mut world = Sandbox::new(2);
         let store = filled(&world).await;
         let options = |before: u64| TrimOptions {
             archive: archive.then(|| ARCHIVE.into()),
@@ -254,7 +233,7 @@ async fn snapshots_and_archives_lose_it_too() {
 
 #[tokio::test]
 async fn a_transaction_loses_its_values_and_its_reason() {
-    let mut world = World::new(3);
+    let mut world = Sandbox::new(3);
     let store = world.open().await;
     store.write(me(), Batch::new().set(b"p", b"k", b"old")).await.unwrap();
     let reason = String::from_utf8(SECRET.to_vec()).unwrap();
@@ -283,7 +262,7 @@ async fn a_transaction_loses_its_values_and_its_reason() {
 #[tokio::test]
 async fn a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
     let prepared = async |seed| {
-        let world = World::new(seed);
+        let world = Sandbox::new(seed);
         let store = filled(&world).await;
         store.trim(me(), TrimOptions::before(Position(4))).await.unwrap();
         let expected = others(&store, store.head()).await;
@@ -331,7 +310,7 @@ async fn a_disk_that_fails_in_the_middle_is_finished_later() {
         (Operation::Sync, "-00000001.seg"),
         (Operation::Remove, ".seg"),
     ] {
-        let world = World::new(5);
+        let world = Sandbox::new(5);
         let store = filled(&world).await;
         let expected = others(&store, store.head()).await;
         world.world.fs.inject(Fault::on(operation).path(path).times(u64::MAX));
@@ -346,34 +325,44 @@ async fn a_disk_that_fails_in_the_middle_is_finished_later() {
     }
 }
 
-#[tokio::test]
-async fn an_older_dump_and_an_incremental_with_the_redaction_are_redacted_when_they_are_opened() {
-    let world = World::new(6);
-    let store = filled(&world).await;
-    let expected = others(&store, store.head()).await;
+fn take(world: &Sandbox, since: Option<Position>) -> Vec<u8> {
     let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
-    let take =
-        |options: DumpOptions| dump(&world.world.env(), &files, options, Vec::new(), "x", &mut |_, _| {}).unwrap().0;
-    let full = take(DumpOptions { compress: false, ..DumpOptions::default() });
-    let before = store.head();
-    let done = store.redact(me(), of_key()).await.unwrap();
-    let since = take(DumpOptions { since: Some(before), ..DumpOptions::default() });
-    assert!(full.windows(SECRET.len()).any(|window| window == SECRET));
-    let elsewhere = World::new(7);
+    let options = DumpOptions { since, compress: false, ..DumpOptions::default() };
+    dump(&world.world.env(), &files, options, Vec::new(), "x", &mut |_, _| {}).unwrap().0
+}
+
+/// The store that a full dump and an incremental one restore.
+async fn restored(seed: u64, full: Vec<u8>, since: Vec<u8>) -> (Sandbox, Store) {
+    let elsewhere = Sandbox::new(seed);
     elsewhere.world.fs.plant(Path::new("/full"), full);
     elsewhere.world.fs.plant(Path::new("/since"), since);
     let dumps = ["/full", "/since"].map(|path| DumpSource::File(path.into()));
     let builder = Store::builder("/store").settings(elsewhere.settings.clone()).with_env(elsewhere.world.env());
     builder.restore(dumps.into(), false, &mut |_, _| {}).unwrap();
-    let restored = elsewhere.open().await;
-    restored.checkpoint().await.unwrap();
+    let store = elsewhere.open().await;
+    store.finish_redactions().await.unwrap();
+    store.checkpoint().await.unwrap();
+    (elsewhere, store)
+}
+
+#[tokio::test]
+async fn an_older_dump_and_an_incremental_with_the_redaction_are_redacted_when_they_are_opened() {
+    let world = Sandbox::new(6);
+    let store = filled(&world).await;
+    let expected = others(&store, store.head()).await;
+    let full = take(&world, None);
+    let before = store.head();
+    let done = store.redact(me(), of_key()).await.unwrap();
+    let since = take(&world, Some(before));
+    assert!(full.windows(SECRET.len()).any(|window| window == SECRET));
+    let (elsewhere, restored) = restored(7, full, since).await;
     check(&elsewhere, &restored, &expected, done.position).await;
 }
 
 #[tokio::test]
 async fn every_durability_is_redacted() {
     for durability in [Durability::None, Durability::Interval { ms: 1_000_000 }] {
-        let mut world = World::new(9);
+        let mut world = Sandbox::new(9);
         world.settings.durability = durability;
         world.settings.memtable_soft_bytes = 32 << 10;
         let store = filled(&world).await;
@@ -386,7 +375,7 @@ async fn every_durability_is_redacted() {
 
 #[tokio::test]
 async fn what_was_read_before_a_redaction_is_not_restored_behind_it() {
-    let world = World::new(8);
+    let world = Sandbox::new(8);
     let store = filled(&world).await;
     store.write(me(), Batch::new().delete(b"p", b"k")).await.unwrap();
     // The first attempt has read the secret when the redaction comes; the second finds it redacted.
@@ -413,7 +402,7 @@ async fn what_was_read_before_a_redaction_is_not_restored_behind_it() {
 /// The same for single values, as an undo and a rewind write them.
 #[tokio::test]
 async fn what_was_read_before_a_redaction_is_not_written_singly_behind_it() {
-    let world = World::new(10);
+    let world = Sandbox::new(10);
     let store = world.open().await;
     store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
     store.write(me(), Batch::new().delete(b"p", b"k")).await.unwrap();
@@ -440,32 +429,19 @@ async fn what_was_read_before_a_redaction_is_not_written_singly_behind_it() {
 /// Nothing of what was below the floor could be vouched for when it was redacted; an older dump brings it back.
 #[tokio::test]
 async fn what_was_redacted_below_the_floor_is_erased_where_an_older_dump_brings_it_back() {
-    let world = World::new(11);
+    let world = Sandbox::new(11);
     let store = world.open().await;
     store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
     for _ in 0..20 {
         store.write(me(), Batch::new().set(b"p", b"other", &[1; 9000])).await.unwrap();
     }
-    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
-    let take = |files: &LogFiles, options: DumpOptions| {
-        dump(&world.world.env(), files, options, Vec::new(), "x", &mut |_, _| {}).unwrap().0
-    };
-    let full = take(&files, DumpOptions { compress: false, ..DumpOptions::default() });
+    let full = take(&world, None);
     let before = store.head();
     store.write(me(), Batch::new().set(b"p", b"other", &[2; 9000])).await.unwrap();
     store.trim(me(), TrimOptions::before(before)).await.unwrap();
     store.redact(me(), of_key()).await.unwrap();
-    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
-    let since = take(&files, DumpOptions { since: Some(before), ..DumpOptions::default() });
-    let elsewhere = World::new(12);
-    elsewhere.world.fs.plant(Path::new("/full"), full);
-    elsewhere.world.fs.plant(Path::new("/since"), since);
-    let dumps = ["/full", "/since"].map(|path| DumpSource::File(path.into()));
-    let builder = Store::builder("/store").settings(elsewhere.settings.clone()).with_env(elsewhere.world.env());
-    builder.restore(dumps.into(), false, &mut |_, _| {}).unwrap();
-    let restored = elsewhere.open().await;
-    restored.finish_redactions().await.unwrap();
-    restored.checkpoint().await.unwrap();
+    let since = take(&world, Some(before));
+    let (elsewhere, restored) = restored(12, full, since).await;
     elsewhere.gone(&restored).await;
     restored.trim(me(), TrimOptions::before(Position(10))).await.unwrap();
 }
@@ -474,7 +450,7 @@ async fn what_was_redacted_below_the_floor_is_erased_where_an_older_dump_brings_
 #[tokio::test]
 async fn a_base_that_was_cleared_is_never_taken_for_whole() {
     use crate::env::sim::{Fault, Operation};
-    let world = World::new(13);
+    let world = Sandbox::new(13);
     let store = filled(&world).await;
     let mut expected = others(&store, store.head()).await;
     expected.insert(Position(18), expected[&Position(17)].clone());
@@ -488,4 +464,65 @@ async fn a_base_that_was_cleared_is_never_taken_for_whole() {
     store.checkpoint().await.unwrap();
     check(&world, &store, &expected, Position(18)).await;
     assert_eq!(&store.get(b"x", b"new").await.unwrap().unwrap().value[..], b"1");
+}
+
+#[tokio::test]
+async fn what_one_transaction_cannot_record_several_do() {
+    let mut world = Sandbox::new(14);
+    let store = filled(&world).await;
+    for n in 10..30 {
+        store.write(me(), Batch::new().set(b"p", b"k", &secret(n))).await.unwrap();
+    }
+    let expected = others(&store, Position(17)).await;
+    let done = store.redact_in_parts(me(), of_key(), 500).await.unwrap();
+    assert_eq!((done.values, store.get(b"p", b"k").await.unwrap()), (23, None));
+    world.gone(&store).await;
+    let files = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap();
+    let recorded = files.frames(Position(38), Check::Chain).unwrap().map(Result::unwrap);
+    let parts = recorded.take_while(|frame| frame.position <= done.position).count();
+    assert!(parts > 3, "{parts}");
+    assert_eq!(store.shared().log.redaction(), done.position);
+    store.close().await.unwrap();
+    let store = world.open_without_base().await;
+    store.checkpoint().await.unwrap();
+    world.gone(&store).await;
+    assert_eq!(others(&store, Position(17)).await, expected);
+}
+
+/// Whoever writes the key all the time makes the redaction decide again, but not read again.
+#[tokio::test]
+async fn a_redaction_that_decides_again_reads_only_what_is_new() {
+    use crate::env::sim::{Fault, Operation};
+    use crate::store::findings::{Findings, look};
+    let world = Sandbox::new(15);
+    let store = filled(&world).await;
+    let findings = Arc::new(parking_lot::Mutex::new(Findings::new(of_key().what)));
+    look(store.shared(), &findings, &[], store.head()).await.unwrap();
+    let first = LogFiles::open(&world.world.env(), Path::new(LOG)).unwrap().segments()[0].path(Path::new(LOG));
+    world.world.fs.inject(Fault::on(Operation::Read).path(first.to_str().unwrap()).times(u64::MAX));
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(9))).await.unwrap();
+    look(store.shared(), &findings, &[], store.head()).await.unwrap();
+    assert_eq!(findings.lock().values(), 4);
+    assert_eq!(findings.lock().part(&Default::default(), 1 << 20).unwrap(), [1, 3, 5, 9, 18].map(Position));
+}
+
+#[tokio::test]
+async fn without_a_history_old_range_restores_are_found_all_the_same() {
+    for what in [of_key(), RedactOptions::new(Redact::Position(Position(5)))] {
+        let mut world = Sandbox::new(16);
+        filled(&world).await.close().await.unwrap();
+        world.settings.history = false;
+        let store = world.open().await;
+        store.write(me(), Batch::new().set(b"x", b"x", b"x")).await.unwrap();
+        store.checkpoint().await.unwrap();
+        assert_eq!(store.at(Position(5)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let whole = what == of_key();
+        let done = store.redact(me(), what).await.unwrap();
+        assert_eq!((done.values, store.get(b"p", b"k").await.unwrap()), (if whole { 3 } else { 2 }, None));
+        store.close().await.unwrap();
+        world.settings.history = true;
+        let store = world.open_without_base().await;
+        assert!(get(&store, 10).await.unwrap_err().message().contains("redacted"));
+        assert_eq!(get(&store, 3).await.is_err(), whole);
+    }
 }

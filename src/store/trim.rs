@@ -12,9 +12,9 @@ use tokio::sync::RwLockReadGuard;
 use super::checkpoint;
 use super::context::Context;
 use super::engine::{FloorAsked, Shared};
+use super::erasing;
 use super::facade::Store;
 use super::marks::Mark;
-use super::redact;
 use super::snapshot::{Staged, State, is_no_space};
 use crate::dump::SnapshotReader;
 use crate::event::Event;
@@ -140,7 +140,17 @@ impl Store {
                 let shared = store.shared();
                 let _one = shared.trimming.lock().await;
                 // What is to be erased below the new floor is found in the log, and not there any more.
-                redact::finish(shared).await?;
+                erasing::finish(shared).await?;
+                if let Some(archive) = archive.as_deref().filter(|_| !dry_run) {
+                    // What is archived now has been through every redaction; what is there already may not.
+                    match shared.log.archived(archive) {
+                        Err(LogError::NoArchive { .. }) => {}
+                        archived => {
+                            archived?;
+                            erasing::settle(shared, archive).await?;
+                        }
+                    }
+                }
                 let current = shared.log.floor();
                 let mut trim = Trim { store: &store, archive, floor: wanted.max(current), asked: None };
                 trim.settle_floor(marks).await?;

@@ -2,58 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::sandbox::{LOG, Sandbox};
 use super::*;
 use crate::backends::{Backend as _, MemoryBackend};
 use crate::env::Fs as _;
-use crate::env::sim::{Effect, Fault, Keep, Operation, SimWorld};
+use crate::env::sim::{Effect, Fault, Keep, Operation};
 use crate::log::{Check, LogFiles};
 use crate::types::{At, Entry, ErrorKind, Position, Result};
 
-const LOG: &str = "/store/log";
 const DAY: i64 = 86_400_000_000;
 
 /// Everything that can be read at a position: encoded key, version, value.
 type State = Vec<(Vec<u8>, Position, Vec<u8>)>;
-
-struct World {
-    world: SimWorld,
-    settings: Settings,
-    base: MemoryBackend,
-}
-
-impl World {
-    fn new(seed: u64) -> World {
-        let settings = Settings { segment_bytes: 64 << 10, min_free_bytes: Some(0), ..Settings::default() };
-        World { world: SimWorld::new(seed), settings, base: MemoryBackend::new() }
-    }
-
-    async fn open(&self) -> Store {
-        self.try_open().await.unwrap()
-    }
-
-    async fn try_open(&self) -> Result<Store> {
-        let builder = Store::builder("/store").settings(self.settings.clone()).with_env(self.world.env());
-        builder.with_backend(Arc::new(self.base.clone())).open_or_create().await
-    }
-
-    /// As after the base was lost.
-    async fn open_without_base(&mut self) -> Store {
-        self.base = MemoryBackend::new();
-        self.open().await
-    }
-
-    fn files(&self) -> Vec<String> {
-        self.world.fs.read_dir(Path::new(LOG)).unwrap()
-    }
-
-    fn snapshots(&self) -> usize {
-        self.files().iter().filter(|name| name.starts_with("snapshot-")).count()
-    }
-}
 
 fn me() -> Context {
     Context::new("test")
@@ -112,7 +75,7 @@ async fn check(store: &Store, expected: &BTreeMap<Position, State>) {
 
 #[tokio::test]
 async fn a_trim_leaves_every_state_from_the_floor_on_as_it_was_and_gives_back_room() {
-    let mut world = World::new(1);
+    let mut world = Sandbox::new(1);
     let store = world.open().await;
     write(&store, 40).await;
     let before_trim = states(&store).await;
@@ -147,7 +110,7 @@ async fn a_trim_leaves_every_state_from_the_floor_on_as_it_was_and_gives_back_ro
 
 #[tokio::test]
 async fn what_cannot_be_trimmed_changes_nothing() {
-    let mut world = World::new(2);
+    let mut world = Sandbox::new(2);
     let store = world.open().await;
     write(&store, 20).await;
     store.mark(me(), "release", Some(Position(7))).await.unwrap();
@@ -201,7 +164,7 @@ async fn what_cannot_be_trimmed_changes_nothing() {
 
 #[tokio::test]
 async fn the_floor_never_parts_a_restore_from_what_it_restored() {
-    let mut world = World::new(3);
+    let mut world = Sandbox::new(3);
     world.settings.memtable_soft_bytes = 64 << 10;
     let store = world.open().await;
     for n in 0..20u8 {
@@ -230,7 +193,7 @@ async fn the_floor_never_parts_a_restore_from_what_it_restored() {
 /// What a trim removes while the log is being verified is no damage.
 #[tokio::test]
 async fn a_trim_during_a_verification_damages_nothing() {
-    let world = World::new(14);
+    let world = Sandbox::new(14);
     let store = world.open().await;
     write(&store, 30).await;
     store.trim(me(), before(5)).await.unwrap();
@@ -257,7 +220,7 @@ async fn a_trim_during_a_verification_damages_nothing() {
 
 #[tokio::test]
 async fn readers_go_on_below_a_floor_that_rose_under_them() {
-    let world = World::new(4);
+    let world = Sandbox::new(4);
     let store = world.open().await;
     write(&store, 20).await;
     let old = store.at(Position(9)).await.unwrap();
@@ -295,7 +258,7 @@ async fn readers_go_on_below_a_floor_that_rose_under_them() {
 #[tokio::test]
 async fn a_crash_at_any_step_leaves_the_floor_before_or_after() {
     let prepared = async |seed| {
-        let world = World::new(seed);
+        let world = Sandbox::new(seed);
         let store = world.open().await;
         write(&store, 16).await;
         store.trim(me(), before(6)).await.unwrap();
@@ -342,7 +305,7 @@ async fn a_disk_that_fails_leaves_the_store_as_it_was() {
         (Operation::SyncDir, "/store/log"),
         (Operation::Write, "/elsewhere"),
     ] {
-        let world = World::new(6);
+        let world = Sandbox::new(6);
         let store = world.open().await;
         write(&store, 20).await;
         let expected = states(&store).await;
@@ -362,7 +325,7 @@ async fn a_disk_that_fails_leaves_the_store_as_it_was() {
 
 #[tokio::test]
 async fn on_a_full_disk_a_trim_says_what_it_needs_or_makes_room_with_the_former_snapshot() {
-    let mut world = World::new(7);
+    let mut world = Sandbox::new(7);
     world.settings.min_free_bytes = Some(4 << 20);
     let store = world.open().await;
     write(&store, 20).await;
@@ -408,7 +371,7 @@ async fn on_a_full_disk_a_trim_says_what_it_needs_or_makes_room_with_the_former_
 
 #[tokio::test]
 async fn a_damaged_snapshot_is_never_trusted_and_never_replaced_by_nothing() {
-    let mut world = World::new(8);
+    let mut world = Sandbox::new(8);
     let store = world.open().await;
     write(&store, 20).await;
     store.trim(me(), before(15)).await.unwrap();
@@ -427,7 +390,7 @@ async fn a_damaged_snapshot_is_never_trusted_and_never_replaced_by_nothing() {
 
 #[tokio::test]
 async fn an_archive_has_what_the_trims_removed() {
-    let mut world = World::new(9);
+    let mut world = Sandbox::new(9);
     let store = world.open().await;
     write(&store, 30).await;
     let archive = Path::new("/elsewhere/archive");
@@ -442,7 +405,7 @@ async fn an_archive_has_what_the_trims_removed() {
     assert!(positions.eq((1..=store.synced().0).map(Position)));
     assert_eq!(crate::log::verify_archive(&world.world.env(), Path::new(LOG), archive).unwrap(), []);
     // Another store's is refused, and the floor stays.
-    let strange = World { world: SimWorld::new(10), settings: world.settings.clone(), base: MemoryBackend::new() };
+    let strange = Sandbox { settings: world.settings.clone(), ..Sandbox::new(10) };
     let other = strange.open().await;
     write(&other, 30).await;
     strange.world.env().fs.create_dir_all(archive).unwrap();
@@ -458,7 +421,7 @@ async fn an_archive_has_what_the_trims_removed() {
 
 #[tokio::test]
 async fn retention_trims_by_itself_as_far_as_marks_allow() {
-    let mut world = World::new(11);
+    let mut world = Sandbox::new(11);
     world.settings.retention = Retention::Days(7);
     world.settings.archive = Some("/elsewhere".into());
     let store = world.open().await;
@@ -496,6 +459,43 @@ async fn retention_trims_by_itself_as_far_as_marks_allow() {
     for settings in [Retention::Days(0), Retention::Bytes(0)] {
         assert!(Settings { retention: settings, ..Settings::default() }.validate().is_err());
     }
+}
+
+#[tokio::test]
+async fn a_retention_that_cannot_raise_the_floor_gives_up_no_snapshot() {
+    let mut world = Sandbox::new(15);
+    world.settings.retention = Retention::Bytes(64 << 10);
+    let store = world.open().await;
+    write(&store, 20).await;
+    store.trim(me(), before(8)).await.unwrap();
+    write(&store, 10).await;
+    let floor = store.trim(me(), before(15)).await.unwrap().floor;
+    write(&store, 20).await;
+    store.mark(me(), "kept", Some(floor)).await.unwrap();
+    // A spare segment comes and goes.
+    let kept = || world.files().into_iter().filter(|name| name != "spare.seg").collect::<Vec<_>>();
+    let (files, head) = (kept(), store.head());
+    assert_eq!(world.snapshots(), 2);
+    world.world.clock.advance(DAY / 24);
+    assert_eq!(store.retain().await.unwrap(), None);
+    assert_eq!((kept(), store.head(), store.shared().log.floor()), (files, head, floor));
+    // It is the mark that held it up.
+    store.delete_mark(me(), "kept").await.unwrap();
+    world.world.clock.advance(DAY / 24);
+    assert!(store.retain().await.unwrap().unwrap().floor > floor);
+}
+
+#[tokio::test]
+async fn a_retention_without_a_history_is_refused() {
+    let mut world = Sandbox::new(16);
+    world.settings.history = false;
+    for retention in [Retention::Days(7), Retention::Bytes(1 << 30)] {
+        world.settings.retention = retention;
+        let error = world.try_open().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains("history"), "{error}");
+    }
+    world.settings.retention = Retention::Never;
+    world.open().await.close().await.unwrap();
 }
 
 #[derive(Clone, Debug)]
@@ -552,7 +552,7 @@ async fn check_naive(store: &Store, history: &BTreeMap<Position, Naive>) {
 }
 
 async fn run(steps: Vec<Step>) {
-    let mut world = World::new(12);
+    let mut world = Sandbox::new(12);
     let mut store = world.open().await;
     let mut history = BTreeMap::from([(Position::ZERO, Naive::new())]);
     for step in steps {

@@ -195,12 +195,33 @@ fn a_crash_at_any_step_leaves_every_transaction_in_one_place_or_the_other() {
     }
 }
 
+#[test]
+fn an_archiving_leaves_nothing_of_an_interrupted_one_that_went_further() {
+    let (machine, log) = filled(6, 12);
+    machine.world.fs.inject(Fault::on(Operation::Rename).path("archive/archive").times(u64::MAX));
+    log.archive(archive(), Position(11)).unwrap_err();
+    machine.world.fs.heal();
+    let copied = machine.world.fs.read_dir(archive()).unwrap();
+    // Nothing of ours.
+    machine.world.fs.plant(&archive().join("00000000000000ff.seg"), b"a letter".to_vec());
+    log.archive(archive(), Position(5)).unwrap();
+    let mut expected: Vec<String> = segments(machine.world.env().fs.as_ref(), archive())
+        .unwrap()
+        .iter()
+        .map(|entry| format!("{}.seg", entry.id))
+        .collect();
+    assert!(copied.iter().filter(|name| name.ends_with(".seg")).count() > expected.len());
+    expected.extend(["00000000000000ff.seg".to_owned(), INDEX.to_owned()]);
+    assert_eq!(machine.world.fs.read_dir(archive()).unwrap(), expected);
+}
+
 fn sample() -> Index {
     let start = Head { position: Position(4), time: Timestamp(5), chain: Hash([6; 32]) };
     let mut sealed = SegmentEntry::empty(crate::log::SegmentId(2), 3, start);
     (sealed.last, sealed.end, sealed.last_time, sealed.chain) = (Position(9), 8192, Timestamp(8), Hash([7; 32]));
     let snapshots = vec![Snapshot { head: start, bytes: 10, digest: Digest([9; 32]) }];
-    Index { log_id: LogId([1; 16]), created: Timestamp(2), start, snapshots, segments: vec![sealed] }
+    let redaction = Position(1);
+    Index { log_id: LogId([1; 16]), created: Timestamp(2), start, redaction, snapshots, segments: vec![sealed] }
 }
 
 #[test]
@@ -212,11 +233,11 @@ fn golden_bytes_of_the_archive() {
     };
     let expect = format!(
         "4c414b454c4f474101000000{GOLDEN_CRC}{}{}{}{}{}{}{}{}{}{}",
-        words(&[296]),
+        words(&[304]),
         "01".repeat(16),
         words(&[2, 4, 5]),
         "06".repeat(32),
-        words(&[1, 4, 5]),
+        words(&[1, 1, 4, 5]),
         "06".repeat(32),
         words(&[10]),
         "09".repeat(32),
@@ -227,7 +248,7 @@ fn golden_bytes_of_the_archive() {
     assert_eq!(Index::decode(&bytes), Ok(sample()));
 }
 
-const GOLDEN_CRC: &str = "f99df6b4";
+const GOLDEN_CRC: &str = "c6b929ef";
 
 #[test]
 fn every_flipped_bit_and_every_cut_of_the_archive_is_found() {
