@@ -3,6 +3,7 @@
 //! The only place where log, projection and backends meet. Order of a change (law 2): decide on the
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
+mod archived;
 mod batch;
 mod beside;
 mod builder;
@@ -44,6 +45,8 @@ mod trim;
 mod undo;
 
 #[cfg(test)]
+mod archives;
+#[cfg(test)]
 mod dumps;
 #[cfg(test)]
 mod feed_model;
@@ -68,6 +71,7 @@ mod tests;
 #[cfg(test)]
 mod trims;
 
+pub use archived::{Archive, ArchivedPast};
 pub use batch::{Batch, Predicate};
 pub use beside::{BesideReader, BesideStream};
 pub use builder::Builder;
