@@ -313,6 +313,11 @@ mod tests {
             "lakelog tail --archive d",
             "lakelog dump -o x --archive d",
             "lakelog verify --archive d",
+            "lakelog get p k --at 1 --archive d",
+            "lakelog scan p --at 1 --archive d",
+            "lakelog export --at 1 --archive d",
+            "lakelog history p k --archive d",
+            "lakelog diff 1 2 --archive d",
             "lakelog stats --json",
             "lakelog bench --quick --only set-64 --dir d --check f",
         ] {

@@ -10,6 +10,8 @@ use crate::types::{At, Result};
 
 use super::command::{AtArgs, Shell};
 use super::output::Ended;
+use super::reading::ArchiveArgs;
+use super::state::Needs;
 use super::text::{self, Base64, Name, shown};
 
 /// Lists what differs between two positions, times or marks, in key order
@@ -27,6 +29,8 @@ pub struct DiffArgs {
     /// Only keys with this prefix (of the partition given)
     #[arg(long, value_name = "PREFIX", requires = "partition")]
     prefix: Option<String>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,13 +70,15 @@ impl fmt::Display for Listed {
 pub async fn run(args: DiffArgs, shell: &mut Shell) -> Result<Ended> {
     let parse = |text: &Option<String>| text.as_ref().map(|text| text::parse(text, shell.hex)).transpose();
     let (partition, prefix) = (parse(&args.partition)?, parse(&args.prefix)?.unwrap_or_default());
+    let (a, b) = (shell.resolve(&args.archive, args.a).await?, shell.resolve(&args.archive, args.b).await?);
+    let between = Needs::Between(a.clone(), b.clone());
     shell
-        .with_state(&AtArgs::default(), async |state, shell| {
+        .with_past(&AtArgs::default(), &args.archive, between, async |state, shell| {
             let options = match &partition {
                 Some(partition) => DiffOptions::new().prefix(partition, &prefix),
                 None => DiffOptions::new(),
             };
-            let mut differences = state.diff(args.a, args.b, options).await?;
+            let mut differences = state.diff(a, b, options).await?;
             while let Some(difference) = differences.next().await {
                 shell.out.answer(&Listed::from(difference?))?;
             }

@@ -15,7 +15,7 @@ use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::progress::Progress;
 use super::reading::{self, ArchiveArgs};
-use super::state::State;
+use super::state::{Needs, State};
 use super::unfinished::Unfinished;
 
 /// Writes the log into a file that proves itself and can be restored; also beside a process that has the store open
@@ -121,9 +121,10 @@ async fn write(
     if args.state_only {
         let at = AtArgs { at: args.at.clone() };
         let archive = &args.archive;
-        let dumped = shell.with_state(&at, async |state, shell| match state {
+        let dumped = shell.with_past(&at, archive, Needs::State, async |state, shell| match state {
             State::Own(store, reader) => store.dump_state(Some(reader.position().into()), out, name, compress).await,
             State::Beside(reader) => reader.dump_state(&reading::open(shell, archive)?, out, name, compress).await,
+            State::Archived(past, reader) => past.dump_state(reader.position(), out, name, compress).await,
         });
         return dumped.await.map(|(_, summary)| summary);
     }

@@ -13,7 +13,8 @@ use crate::types::Result;
 use super::command::{AtArgs, Shell};
 use super::output::{Ended, note};
 use super::progress::Progress;
-use super::state::State;
+use super::reading::ArchiveArgs;
+use super::state::{Needs, State};
 use super::text::{Name, shown};
 use super::unfinished::Unfinished;
 
@@ -31,6 +32,8 @@ pub struct ExportArgs {
     internal: bool,
     #[command(flatten)]
     at: AtArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,7 +63,7 @@ struct Refused {
 pub async fn run(args: ExportArgs, shell: &mut Shell) -> Result<Ended> {
     let (format, internal) = (args.format.into(), args.internal);
     let report = shell
-        .with_state(&args.at, async |state, shell| match &*args.output {
+        .with_past(&args.at, &args.archive, Needs::State, async |state, shell| match &*args.output {
             path if path == Path::new("-") => {
                 let mut sink = shell.out.sink();
                 let done = write(state, &mut sink, format, internal).await;

@@ -9,6 +9,8 @@ use crate::types::{Entry, Error, ErrorKind, Result};
 
 use super::command::{AtArgs, Shell};
 use super::output::Ended;
+use super::reading::ArchiveArgs;
+use super::state::Needs;
 use super::text::{self, Base64, Name, shown};
 
 /// Writes a value as the raw bytes that it is
@@ -22,6 +24,8 @@ pub struct GetArgs {
     key: String,
     #[command(flatten)]
     at: AtArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// An entry as `get` and `scan` answer it.
@@ -54,7 +58,9 @@ impl fmt::Display for Found {
 pub async fn run(args: GetArgs, shell: &mut Shell) -> Result<Ended> {
     let partition = text::parse(&args.partition, shell.hex)?;
     let key = text::parse(&args.key, shell.hex)?;
-    let entry = shell.with_state(&args.at, async |state, _| state.get(&partition, &key).await).await?;
+    let entry = shell
+        .with_past(&args.at, &args.archive, Needs::State, async |state, _| state.get(&partition, &key).await)
+        .await?;
     let entry = entry.ok_or_else(|| {
         let message = format!("no such key, partition=`{}` key=`{}`", shown(&partition), shown(&key));
         Error::new(ErrorKind::NotFound, message)

@@ -10,6 +10,8 @@ use crate::types::{Error, ErrorKind, Result};
 
 use super::command::{AtArgs, Shell};
 use super::output::Ended;
+use super::reading::ArchiveArgs;
+use super::state::Needs;
 use super::text::{self, Base64, Name, shown};
 
 /// Lists every version of a key, oldest first, deletions too
@@ -26,6 +28,8 @@ pub struct HistoryArgs {
     prefix: Option<String>,
     #[command(flatten)]
     at: AtArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// One version. Time and actor are unknown of what was there at the floor: its transaction is not kept any more.
@@ -84,7 +88,7 @@ pub async fn run(args: HistoryArgs, shell: &mut Shell) -> Result<Ended> {
     let key = args.key.as_ref().map(|key| text::parse(key, shell.hex)).transpose()?;
     let prefix = args.prefix.as_ref().map_or(Ok(Vec::new()), |prefix| text::parse(prefix, shell.hex))?;
     let found = shell
-        .with_state(&args.at, async |state, shell| {
+        .with_past(&args.at, &args.archive, Needs::History, async |state, shell| {
             let mut versions = state.history(&partition, key.as_deref(), &prefix).await?;
             let mut found = false;
             while let Some(version) = versions.next().await {

@@ -16,7 +16,7 @@ use super::transactions::{Filter, Listed};
 /// Transactions held at once when listing backwards.
 const CHUNK: u64 = 1024;
 
-/// `--archive`, for verbs that read the log's files.
+/// `--archive`, for verbs that read the log's files or what was.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ArchiveArgs {
     /// Read positions below the floor from the directory that `trim --archive` filled

@@ -20,7 +20,7 @@ pub struct RepairArgs {
     /// Do what the plan says
     #[arg(long)]
     yes: bool,
-    /// Take damaged frames from another copy: a dump, a store's directory, or one of archived segments
+    /// Take damaged frames and snapshots from another copy: a dump, a store's directory, or one of archived segments
     #[arg(long, value_name = "DUMP|DIR")]
     from: Option<PathBuf>,
     /// Write all that can be read into a new store in this directory instead, and leave this one as it is

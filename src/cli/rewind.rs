@@ -14,6 +14,8 @@ use super::output::Ended;
 use super::text;
 
 /// Restores the keys of a partition to what they were, as one transaction
+///
+/// What it brings back is held in memory, up to 256 MiB. More is refused and changes nothing: rewind narrower prefixes one after the other.
 #[derive(Args, Debug)]
 pub struct RewindArgs {
     /// As of a position, an RFC 3339 time, or a mark

@@ -8,6 +8,8 @@ use crate::types::Result;
 use super::command::{AtArgs, Shell};
 use super::get::Found;
 use super::output::Ended;
+use super::reading::ArchiveArgs;
+use super::state::Needs;
 use super::text;
 
 /// Lists the entries of a partition in key order, all as of one position
@@ -27,6 +29,8 @@ pub struct ScanArgs {
     limit: Option<usize>,
     #[command(flatten)]
     at: AtArgs,
+    #[command(flatten)]
+    archive: ArchiveArgs,
 }
 
 /// An unknown partition is an empty one.
@@ -36,7 +40,7 @@ pub async fn run(args: ScanArgs, shell: &mut Shell) -> Result<Ended> {
         (text::parse(&args.partition, shell.hex)?, parse(&args.prefix)?, parse(&args.from)?);
     let options = ScanOptions::new(&partition).prefix(&prefix).from(&from).limit(args.limit.unwrap_or(usize::MAX));
     shell
-        .with_state(&args.at, async |state, shell| {
+        .with_past(&args.at, &args.archive, Needs::State, async |state, shell| {
             let mut entries = state.scan(options).await?;
             while let Some(entry) = entries.next().await {
                 shell.out.answer(&Found::from(&entry?))?;

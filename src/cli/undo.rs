@@ -15,6 +15,9 @@ use super::text::{Base64, Name, shown};
 use super::write::Written;
 
 /// Restores what a transaction changed, as a new one; refused when later changes depend on it
+///
+/// One undo takes back at most 1 M keys and ranges and 64 MiB of keys and values; what ranges bring back is held in memory, up to 256 MiB.
+/// More is refused and changes nothing: undo fewer transactions at a time, the latest first.
 #[derive(Args, Debug)]
 pub struct UndoArgs {
     /// The transaction

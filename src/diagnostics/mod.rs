@@ -12,6 +12,7 @@ mod repair;
 mod rescue;
 mod salvage;
 mod signed;
+mod snapshots;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::base::{self, BaseFault};
 use super::copies;
+use super::snapshots::SnapshotRepair;
 use crate::backends::Backend;
 use crate::env::Env;
 use crate::event::{Event, Transaction};
@@ -25,6 +26,8 @@ pub struct RepairPlan {
     env: Env,
     log_dir: PathBuf,
     work: Work,
+    /// Before anything else: without the snapshot of the floor there is no log.
+    snapshots: SnapshotRepair,
     base_dir: PathBuf,
     base: Option<Arc<dyn Backend>>,
     fault: Option<BaseFault>,
@@ -52,7 +55,7 @@ impl RepairPlan {
         let lock = base::lock(env, dir)?;
         let log = log::plan(env, &dir.join(LOG_DIR), None)?;
         let base = base::open(env, dir)?;
-        RepairPlan::recover(env, dir, lock, log, base).await
+        RepairPlan::recover(env, dir, lock, log, SnapshotRepair::default(), base).await
     }
 
     async fn recover(
@@ -60,6 +63,7 @@ impl RepairPlan {
         dir: &Path,
         lock: DirLock,
         log: Plan,
+        snapshots: SnapshotRepair,
         base: Option<Arc<dyn Backend>>,
     ) -> Result<RepairPlan> {
         let log_dir = dir.join(LOG_DIR);
@@ -68,11 +72,12 @@ impl RepairPlan {
             None => None,
         };
         let work = Work::Recover(Box::new(log));
-        Ok(RepairPlan { env: env.clone(), log_dir, work, base_dir: dir.join(BASE_DIR), base, fault, lock })
+        Ok(RepairPlan { env: env.clone(), log_dir, work, snapshots, base_dir: dir.join(BASE_DIR), base, fault, lock })
     }
 
     /// The same with another copy of the store at hand: a store's directory or a copy of one, its `log` directory, a directory of
-    /// archived segments, or a dump with transactions. Reads the whole log, and of the copy what is damaged here. A store that is not damaged is planned for as
+    /// archived segments, or a dump. Reads the whole log and its snapshots, and of the copy what is damaged here. Of a damaged snapshot a copy is
+    /// one whose SHA-256 is that in the manifest; a dump with the state of the same position gives it too. A store that is not damaged is planned for as
     /// [`RepairPlan::new`] does.
     ///
     /// # Errors
@@ -88,25 +93,36 @@ impl RepairPlan {
         };
         let log_id = LogCopy::open(env, &log_dir, None)?.log_id();
         let unlisted = matches!(log::plan(env, &log_dir, None), Err(LogError::Corrupt { .. }));
-        let mut source = copies::open(env, &log_dir, copy, log_id, unlisted)?;
+        let snapshots = SnapshotRepair::look(env, &log_dir, copy)?;
+        let mut source = match copies::open(env, &log_dir, copy, log_id, unlisted) {
+            Ok(source) => source,
+            // A copy of the snapshot alone.
+            Err(_) if snapshots.takes() => {
+                let log = log::plan(env, &log_dir, None)?;
+                return RepairPlan::recover(env, dir, lock, log, snapshots, base).await;
+            }
+            Err(error) => return Err(error),
+        };
         let stamp = stamp.filter(|stamp| stamp.log_id == log_id);
         let frames = prove(env, &log_dir, stamp.as_ref(), source.as_mut())?;
-        if frames.steps().is_empty() && frames.left().is_empty() {
+        if frames.steps().is_empty() && frames.left().iter().all(|problem| snapshots.concerns(problem)) {
             let log = log::plan(env, &log_dir, None)?;
-            return RepairPlan::recover(env, dir, lock, log, base).await;
+            return RepairPlan::recover(env, dir, lock, log, snapshots, base).await;
         }
         let work = Work::Replace(Box::new(frames), source);
-        Ok(RepairPlan { env: env.clone(), log_dir, work, base_dir: dir.join(BASE_DIR), base, fault: None, lock })
+        let base_dir = dir.join(BASE_DIR);
+        Ok(RepairPlan { env: env.clone(), log_dir, work, snapshots, base_dir, base, fault: None, lock })
     }
 
     /// The steps, one a line; empty when nothing needs to be done.
     pub fn steps(&self) -> Vec<String> {
         let leave = |problem: &Problem| format!("leave alone what cannot be repaired from here: {problem}");
-        let mut left: Vec<String> = self.damage().iter().map(leave).collect();
+        let mut left: Vec<String> = self.damage().into_iter().map(leave).collect();
         let log = match &self.work {
             Work::Recover(log) => log,
             Work::Replace(frames, _) => {
-                let mut steps = frames.steps();
+                let mut steps = self.snapshots.steps();
+                steps.extend(frames.steps());
                 if left.is_empty() {
                     steps.push("recover the log as an open does".to_owned());
                 }
@@ -114,11 +130,12 @@ impl RepairPlan {
                 return steps;
             }
         };
+        let mut steps = self.snapshots.steps();
         if !left.is_empty() {
             // Nothing else is done either: what looks like a torn tail may be what is missing.
-            return left;
+            steps.append(&mut left);
+            return steps;
         }
-        let mut steps = Vec::new();
         if let Some(fault) = &self.fault {
             let dir = self.base_dir.display();
             steps.push(format!("drop the base in {dir}, which the next open rebuilds from the log: {}", fault.detail));
@@ -128,17 +145,19 @@ impl RepairPlan {
     }
 
     /// Damage that cannot be repaired: from the store alone, or from the copy given.
-    pub fn damage(&self) -> &[Problem] {
-        match &self.work {
+    pub fn damage(&self) -> Vec<&Problem> {
+        let log = match &self.work {
             Work::Recover(log) => log.problems(),
             Work::Replace(frames, _) => frames.left(),
-        }
+        };
+        log.iter().filter(|problem| !self.snapshots.concerns(problem)).chain(self.snapshots.left()).collect()
     }
 
     /// Whether [`RepairPlan::apply`] would do anything but refuse: nothing is damaged, or a copy proves some of what is.
     pub fn applicable(&self) -> bool {
         match &self.work {
-            Work::Recover(log) => log.problems().is_empty(),
+            _ if self.snapshots.takes() => true,
+            Work::Recover(_) => self.damage().is_empty(),
             Work::Replace(frames, _) => !frames.steps().is_empty(),
         }
     }
@@ -149,21 +168,24 @@ impl RepairPlan {
     /// `corrupt` for damage that cannot be repaired, with nothing changed; `unavailable` without room for a
     /// fresh segment or a repaired one, and where the disk fails.
     pub async fn apply(self) -> Result<()> {
-        if !self.applicable()
-            && let Some(problem) = self.damage().first()
-        {
-            return Err(problem.to_error().into());
+        let damaged = self.damage().first().map(|problem| problem.to_error());
+        if let Some(error) = damaged.filter(|_| !self.applicable()) {
+            return Err(error.into());
         }
-        let RepairPlan { env, log_dir, work, base, fault, lock, .. } = self;
-        if let (Some(base), Some(_)) = (&base, &fault) {
+        let stays = !self.damage().is_empty();
+        let RepairPlan { env, log_dir, work, snapshots, base, fault, lock, .. } = self;
+        snapshots.apply(&env, &log_dir)?;
+        if let (Some(base), Some(_), false) = (&base, &fault, stays) {
             base.clear().await?;
         }
         drop(base);
         let log = match work {
-            Work::Recover(log) => *log,
+            Work::Recover(_) if stays => return Ok(()),
+            Work::Recover(log) if !snapshots.takes() => *log,
+            Work::Recover(_) => log::plan(&env, &log_dir, None)?,
             Work::Replace(frames, mut source) => {
                 frames.apply(&env, source.as_mut())?;
-                if !frames.left().is_empty() {
+                if stays {
                     return Ok(());
                 }
                 log::plan(&env, &log_dir, None)?

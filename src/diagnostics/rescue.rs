@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::tests::{ENTRIES, HEAD, World, copy_dir, entries, flip};
 use super::*;
+use crate::dump::{DumpOptions, dump};
 use crate::event::{Event, RedactedTransaction, Transaction};
 use crate::log::{Check, Draft, FileLog, Frame, Log, LogFiles, LogSettings, Snapshot};
-use crate::store::{LOG_DIR, Store};
+use crate::store::{Context, LOG_DIR, Store, TrimOptions};
 use crate::types::{Digest, ErrorKind, Hash, Position, Salt, Timestamp};
 
 impl World {
@@ -136,6 +137,98 @@ async fn archived_segments_are_enough_and_what_they_lack_stays() {
     let plan = world.repair(&archive).await;
     assert!(!plan.applicable());
     assert_eq!(plan.apply().await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// A trimmed store with two snapshots, a copy of it, and dumps with the state at its floor.
+async fn trimmed() -> (World, PathBuf, PathBuf, PathBuf) {
+    let world = World::new().filled().await;
+    let store = world.open().await.unwrap();
+    for before in [100, 200] {
+        store.trim(Context::new("test"), TrimOptions::before(Position(before))).await.unwrap();
+    }
+    let (full, state) = (world.dir.with_file_name("full.dump"), world.dir.with_file_name("state.dump"));
+    let out = fs::File::create(&state).unwrap();
+    store.dump_state(Some(Position(199).into()), out, "state", false).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let files = LogFiles::open(&world.env, &world.log_dir()).unwrap();
+    let out = fs::File::create(&full).unwrap();
+    let options = DumpOptions { compress: false, ..DumpOptions::default() };
+    dump(&world.env, &files, options, out, "full", &mut |_, _| {}).unwrap();
+    let copy = world.copied();
+    (world, copy, full, state)
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_taken_from_a_copy_that_its_hash_proves() {
+    let (world, copy, full, state) = trimmed().await;
+    let listed = LogFiles::listed_snapshots(&world.env, &world.log_dir()).unwrap();
+    let [current, former] = listed[..] else { panic!("{listed:?}") };
+    let path = current.path(&world.log_dir());
+    let original = fs::read(&path).unwrap();
+    let alone = world.dir.with_file_name("alone");
+    fs::create_dir(&alone).unwrap();
+    fs::copy(&path, alone.join(current.file_name())).unwrap();
+    let kept = world.log_dir().join(format!("damaged-{}", current.file_name()));
+    for from in [&copy, &copy.join(LOG_DIR), &alone, &full, &state] {
+        for damage in 0..3 {
+            match damage {
+                0 => flip(&path, original.len() / 2),
+                1 => fs::write(&path, &original[..original.len() / 2]).unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
+            }
+            fs::remove_dir_all(world.dir.join("base")).unwrap();
+            assert_eq!(world.open().await.unwrap_err().kind(), ErrorKind::Corrupt);
+            let plan = world.repair(from).await;
+            assert!(plan.applicable() && plan.damage().is_empty(), "{from:?} {damage}: {:?}", plan.steps());
+            assert!(plan.steps()[0].starts_with("take the snapshot"), "{:?}", plan.steps());
+            assert!(fs::read(&path).map_or(true, |found| found != original), "a plan changes nothing");
+            plan.apply().await.unwrap();
+            assert!(fs::read(&path).unwrap() == original, "{from:?} {damage}");
+            assert_eq!(kept.exists(), damage < 2);
+            let _ = fs::remove_file(&kept);
+            world.holds(ENTRIES).await;
+        }
+    }
+    assert!(world.repair(&copy).await.steps().is_empty());
+    // Frames and snapshots of the same copy.
+    flip(&path, 200);
+    flip(&world.segment(0), 20_000);
+    flip(&former.path(&world.log_dir()), 200);
+    let plan = world.repair(&full).await;
+    // The dump has no state of the former one, and transactions from the floor on only.
+    let stays: Vec<_> = plan.damage().into_iter().map(|problem| problem.path.clone()).collect();
+    assert_eq!(stays, [world.segment(0), former.path(&world.log_dir())], "{:?}", plan.damage());
+    plan.apply().await.unwrap();
+    assert!(fs::read(&path).unwrap() == original);
+    let plan = world.repair(&copy).await;
+    assert!(plan.damage().is_empty(), "{:?}", plan.damage());
+    plan.apply().await.unwrap();
+    assert!(world.verify().await.ok());
+    world.holds(ENTRIES).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_does_not_prove_a_snapshot_is_not_taken() {
+    let (world, copy, full, _) = trimmed().await;
+    let listed = LogFiles::listed_snapshots(&world.env, &world.log_dir()).unwrap();
+    let path = listed[0].path(&world.log_dir());
+    flip(&path, 200);
+    flip(&copy.join(LOG_DIR).join(listed[0].file_name()), 300);
+    let mut damaged = fs::read(&full).unwrap();
+    let at = damaged.windows(100).position(|bytes| bytes == [150; 100]).unwrap();
+    damaged[at] ^= 1;
+    let (flipped, other) = (world.dir.with_file_name("flipped.dump"), World::new().filled().await);
+    fs::write(&flipped, damaged).unwrap();
+    let before = fs::read(&path).unwrap();
+    for (from, why) in [(&copy, "damaged too"), (&flipped, "does not have it")] {
+        let plan = world.repair(from).await;
+        assert!(!plan.applicable() && plan.damage()[0].detail.contains(why), "{:?}", plan.damage());
+        assert_eq!(plan.apply().await.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(fs::read(&path).unwrap() == before);
+    }
+    let refused = RepairPlan::with_copy(&world.env, &world.dir, &other.dir).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
 }
 
 #[tokio::test]

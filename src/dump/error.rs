@@ -81,6 +81,14 @@ pub enum DumpError {
         /// The log id of both.
         log_id: LogId,
     },
+    /// What an interrupted restore of another dump had left stood in the way of a stream, which can be read once only.
+    #[error(
+        "what an interrupted restore had left is not a part of this dump; it was removed, file=`{name}`; give the dump again"
+    )]
+    LeftBehind {
+        /// The stream.
+        name: String,
+    },
     /// What was asked for makes no sense.
     #[error("{detail}")]
     Invalid {
@@ -120,7 +128,7 @@ impl DumpError {
             DumpError::NotADump { .. } | DumpError::Invalid { .. } | DumpError::RedactedLater { .. } => {
                 ErrorKind::Invalid
             }
-            DumpError::NewerFormat { .. } => ErrorKind::Unavailable,
+            DumpError::NewerFormat { .. } | DumpError::LeftBehind { .. } => ErrorKind::Unavailable,
             DumpError::Corrupt { .. } => ErrorKind::Corrupt,
             DumpError::Gap { .. } | DumpError::Fork { .. } | DumpError::OtherLog { .. } | DumpError::SameLog { .. } => {
                 ErrorKind::Conflict

@@ -266,15 +266,42 @@ impl Place<'_> {
         let restored = match inputs {
             // The chain of a clone begins with the digest of the state, which is at the end of the dump.
             Inputs::Stream(stream) if !(clone && header.has_state()) => {
-                let mut pass = Pass::new(self, None, clone.then(|| self.new_id()), true);
-                let restored = pass.dump(stream.reader()?, None, &mut |done| progress(done, None))?;
-                pass.close()?;
-                restored
+                self.make_from_stream(stream, header, clone, progress)?
             }
             inputs => self.make_from_files(&self.files(inputs)?, header, clone, progress)?,
         };
         self.publish()?;
         Ok(restored)
+    }
+
+    /// What an interrupted restore of the same stream left is compared and passed over. A stream cannot be begun anew when that
+    /// turns out to be something else.
+    fn make_from_stream(
+        &self,
+        stream: DumpStream,
+        header: &DumpHeader,
+        clone: bool,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<Restored, DumpError> {
+        let name = stream.name.clone();
+        let left = self.interrupted(header, clone);
+        let reached = left.as_ref().map(|log| log.head().position);
+        let id = left.as_ref().map(|log| log.id());
+        let mut pass = Pass::new(self, left, clone.then(|| id.unwrap_or_else(|| self.new_id())), true);
+        match pass.dump(stream.reader()?, None, &mut |done| progress(done, None)) {
+            Ok(restored) if reached.is_none_or(|reached| restored.head.position >= reached) => {
+                pass.close()?;
+                Ok(restored)
+            }
+            Ok(_) | Err(DumpError::Fork { .. } | DumpError::Gap { .. }) if reached.is_some() => {
+                drop(pass);
+                let making = self.making.display().to_string();
+                self.env.fs.remove_dir_all(&self.making).on("remove an earlier restore", &making)?;
+                Err(DumpError::LeftBehind { name })
+            }
+            Ok(_) => Err(internal()),
+            Err(error) => Err(error),
+        }
     }
 
     fn make_from_files(

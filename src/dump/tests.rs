@@ -699,6 +699,69 @@ fn a_killed_restore_goes_on_where_it_was() {
     }
 }
 
+#[test]
+fn a_killed_restore_of_a_stream_goes_on_when_it_is_given_again() {
+    let filled = |seed| {
+        let world = World::new(seed);
+        let log = world.create();
+        append(&log, 200, 40_000);
+        log.close().unwrap();
+        drop(log);
+        world
+    };
+    let world = filled(1);
+    trim(&world, 7);
+    for (dump, as_clone) in [(world.dump(), false), (filled(4).dump(), true)] {
+        let other = World::new(2);
+        // What a kill of the first attempt leaves.
+        let most = dump.len() * 3 / 4;
+        assert_eq!(kind(other.restore_stream(&dump[..most], as_clone)), ErrorKind::Corrupt);
+        assert!(other.names().contains(&"log.restoring".to_owned()) && !other.names().contains(&"log".to_owned()));
+        let restored = other.restore_stream(&dump, as_clone).unwrap();
+        assert!(restored.appended > 0 && restored.appended < restored.transactions, "{restored:?}");
+        assert_eq!(other.names(), ["LOCK", "log"]);
+        match as_clone {
+            false => assert_eq!(other.frames(), world.frames()),
+            true => assert_eq!(other.frames().len(), 200),
+        }
+    }
+    // What is left of something else is not taken for a part of it, and gone when the stream is given again.
+    let dump = world.dump();
+    let other = World::new(3);
+    other.restore(&[&dump]).unwrap();
+    other.env().fs.rename(Path::new(LOG), Path::new("/store/log.restoring")).unwrap();
+    let wanted = shorter(&world);
+    let error = other.restore_stream(&wanted, false).unwrap_err();
+    assert!(matches!(error, DumpError::LeftBehind { .. }), "{error}");
+    other.restore_stream(&wanted, false).unwrap();
+    assert_eq!(other.dump(), wanted);
+}
+
+/// Of many small transactions the frames around the payloads are most of what they take.
+#[test]
+fn the_room_that_a_restore_asks_for_counts_whole_frames() {
+    let world = World::new(1);
+    let log = world.create();
+    append(&log, 20_000, 8);
+    log.close().unwrap();
+    drop(log);
+    let (full, part) = (shorter(&world), world.part(30, None));
+    let standby = World::new(2);
+    standby.restore(&[&full]).unwrap();
+    let (before, names) = (standby.dump(), standby.names());
+    standby.plant("dump0", &part);
+    // Ten times what the payloads take, and less than the frames do.
+    standby.0.fs.set_capacity(standby.0.fs.used() + (1_600 << 10));
+    let used = standby.0.fs.used();
+    let error = standby.restore(&[&part]).unwrap_err();
+    assert!(matches!(error, DumpError::Log(LogError::NoSpace { needed, .. }) if needed > 20_000 * 112), "{error}");
+    // Refused before anything was written.
+    assert_eq!((standby.dump(), standby.names(), standby.0.fs.used()), (before, names, used));
+    standby.0.fs.set_capacity(1 << 30);
+    standby.restore(&[&part]).unwrap();
+    assert_eq!(standby.frames(), world.frames());
+}
+
 fn shorter(world: &World) -> Vec<u8> {
     world.dump_as(DumpOptions { at: Some(Position(30)), ..DumpOptions::default() }).unwrap().0
 }

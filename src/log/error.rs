@@ -146,6 +146,12 @@ pub enum LogError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The log was attached for reading only.
+    #[error("the log was opened for reading only, path=`{}`", path.display())]
+    ReadOnly {
+        /// The log.
+        path: PathBuf,
+    },
     /// A setting cannot be used.
     #[error("the setting cannot be used, {detail}")]
     InvalidSetting {
@@ -181,6 +187,7 @@ impl LogError {
             LogError::Locked { .. }
             | LogError::LocksUnsupported { .. }
             | LogError::NewerFormat { .. }
+            | LogError::ReadOnly { .. }
             | LogError::NoSpace { .. }
             | LogError::Io { .. } => ErrorKind::Unavailable,
         }

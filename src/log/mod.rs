@@ -7,6 +7,7 @@
 mod append;
 mod apply;
 mod archive;
+mod attached;
 mod copy;
 mod creation;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use std::path::Path;
 
 pub(crate) use append::frame_room;
 pub use archive::{Archived, archive_redaction, verify_archive};
+pub use attached::AttachedLog;
 use bytes::Bytes;
 pub use copy::{FrameSource, LogCopy, Witness};
 pub use creation::Birth;

@@ -72,6 +72,14 @@ impl LogFiles {
         Ok(manifest::load(env.fs.as_ref(), dir)?.manifest.log_id)
     }
 
+    /// The snapshots that the manifest of the log in `dir` lists, that of the floor first.
+    ///
+    /// Errors: as [`LogFiles::identify`].
+    pub fn listed_snapshots(env: &Env, dir: &Path) -> Result<Vec<Snapshot>, LogError> {
+        let manifest = manifest::load(env.fs.as_ref(), dir)?.manifest;
+        Ok(manifest.snapshot.into_iter().chain(manifest.former).collect())
+    }
+
     /// The identity of the log.
     pub fn id(&self) -> LogId {
         self.seen.lock().manifest.log_id

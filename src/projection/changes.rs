@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::memtable::Memtable;
+use super::memtable::{KeyVersion, Memtable};
 use crate::backends::{BackendError, Change, Changes};
 use crate::types::{Position, Slice};
 
-/// Keys looked at under one lock.
-const CHUNK_KEYS: usize = 1024;
+/// Versions looked at under one lock.
+const CHUNK_VERSIONS: usize = if cfg!(test) { 3 } else { 1024 };
 
 /// Which versions of a key a checkpoint writes.
 #[derive(Clone, Debug)]
@@ -24,15 +24,20 @@ pub enum Keep {
 pub fn changes(table: Arc<Memtable>, keep: Keep) -> Changes<'static> {
     let ranges: VecDeque<Change> =
         table.range_deletes().into_iter().map(|(version, prefix)| Change::DeleteRange { prefix, version }).collect();
-    Box::new(KeyChanges { table, keep, ready: ranges, next: Some(Slice::from(&[][..])) })
+    let next = Some((Slice::from(&[][..]), Position::MAX));
+    Box::new(KeyChanges { table, keep, ready: ranges, next, key: None, readers: 0 })
 }
 
 struct KeyChanges {
     table: Arc<Memtable>,
     keep: Keep,
     ready: VecDeque<Change>,
-    /// Where the next chunk begins; `None` after the last.
-    next: Option<Slice>,
+    /// Where the next chunk begins, and below which version of that key; `None` after the last.
+    next: Option<(Slice, Position)>,
+    /// The key whose versions are being looked at.
+    key: Option<Slice>,
+    /// How many of the positions to keep lie below the versions of it that were looked at.
+    readers: usize,
 }
 
 impl Iterator for KeyChanges {
@@ -40,11 +45,11 @@ impl Iterator for KeyChanges {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() {
-            let from = self.next.take()?;
-            let (keys, next) = self.table.versions(&from, CHUNK_KEYS);
+            let (from, below) = self.next.take()?;
+            let (versions, next) = self.table.versions(&from, below, &[], CHUNK_VERSIONS);
             self.next = next;
-            for (key, versions) in keys {
-                self.push(key, versions);
+            for version in versions {
+                self.push(version);
             }
         }
         self.ready.pop_front().map(Ok)
@@ -52,28 +57,30 @@ impl Iterator for KeyChanges {
 }
 
 impl KeyChanges {
-    fn push(&mut self, key: Slice, versions: Vec<(Position, Option<Slice>)>) {
-        // Descending, as the versions are: the newest is for everybody above, then each kept
-        // position sees the newest one not above it.
-        let (readers, mut newest) = match &self.keep {
-            Keep::Seen(positions) => (&positions[..], true),
-            Keep::All => (&[][..], true),
+    /// Versions of one key come newest first: that one is for everybody above, then each kept position sees the newest one not
+    /// above it.
+    fn push(&mut self, (key, version, value): KeyVersion) {
+        let newest = self.key.as_ref() != Some(&key);
+        let seen = match &self.keep {
+            Keep::All => true,
+            Keep::Seen(positions) => {
+                if newest {
+                    self.readers = positions.len();
+                }
+                let readers = self.readers;
+                self.readers = positions.get(..readers).map_or(0, |left| left.partition_point(|at| *at < version));
+                newest || self.readers < readers
+            }
         };
-        let mut readers = readers.iter().rev().peekable();
-        for (version, value) in versions {
-            let mut seen = newest || matches!(self.keep, Keep::All);
-            newest = false;
-            while readers.next_if(|&&reader| reader >= version).is_some() {
-                seen = true;
-            }
-            if !seen {
-                continue;
-            }
-            let key = key.clone();
-            self.ready.push_back(match value {
-                Some(value) => Change::Put { key, version, value },
-                None => Change::Delete { key, version },
-            });
+        if newest {
+            self.key = Some(key.clone());
         }
+        if !seen {
+            return;
+        }
+        self.ready.push_back(match value {
+            Some(value) => Change::Put { key, version, value },
+            None => Change::Delete { key, version },
+        });
     }
 }

@@ -75,8 +75,8 @@ pub(super) struct Item {
     pub value: Option<Slice>,
 }
 
-/// A key with all its versions, newest first.
-pub(super) type KeyVersions = (Slice, Vec<(Position, Option<Slice>)>);
+/// A version of a key: its position, and the value unless it is a delete.
+pub(super) type KeyVersion = (Slice, Position, Option<Slice>);
 
 /// A bounded run of keys, and where the next one begins.
 #[derive(Debug, Default)]
@@ -145,7 +145,10 @@ impl Memtable {
     pub fn insert(&self, position: Position, set: &WriteSet) {
         let mut bytes = 0;
         let mut map = self.map.write();
-        for range in &set.ranges {
+        for (number, range) in set.ranges.iter().enumerate() {
+            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                RwLockWriteGuard::bump(&mut map);
+            }
             bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
             map.ranges.insert(range, position);
         }
@@ -165,7 +168,10 @@ impl Memtable {
         for range in &set.ranges {
             bytes += map.ranges.retract(range, head) * (range.prefix().len() + ENTRY_OVERHEAD_BYTES);
         }
-        for write in &set.writes {
+        for (number, write) in set.writes.iter().enumerate() {
+            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                RwLockWriteGuard::bump(&mut map);
+            }
             let Slot::Occupied(mut slot) = map.entries.entry(write.key.clone()) else { continue };
             let versions = slot.get().as_slice();
             let kept = versions.partition_point(|version| version.position <= head);
@@ -258,17 +264,34 @@ impl Memtable {
         ranges
     }
 
-    /// From `from` on, up to `limit` keys with all their versions, newest first, and where to go on.
-    pub(super) fn versions(&self, from: &[u8], limit: usize) -> (Vec<KeyVersions>, Option<Slice>) {
-        let map = self.map.read();
+    /// Versions of keys with `from <= key < to` (`to` empty: to the end), of one key newest first and of `from` only those below
+    /// `below`: no more than `limit` under the lock. And where to go on: a key, and below which of its versions.
+    pub(super) fn versions(
+        &self,
+        from: &[u8],
+        below: Position,
+        to: &[u8],
+        limit: usize,
+    ) -> (Vec<KeyVersion>, Option<(Slice, Position)>) {
         let mut found = Vec::new();
-        for (key, versions) in map.entries.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)) {
-            if found.len() == limit {
-                return (found, Some(key.clone().into()));
+        if !to.is_empty() && from >= to {
+            return (found, None);
+        }
+        let upper = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
+        let map = self.map.read();
+        for (key, versions) in map.entries.range::<[u8], _>((Bound::Included(from), upper)) {
+            let mut versions = versions.as_slice();
+            if key[..] == *from {
+                let end = versions.partition_point(|version| version.position < below);
+                versions = versions.get(..end).unwrap_or_default();
             }
-            let versions = versions.as_slice().iter().rev();
-            let versions = versions.map(|version| (version.position, version.value.clone().map(Slice::new))).collect();
-            found.push((key.clone().into(), versions));
+            let slice = Slice::from(key.clone());
+            for version in versions.iter().rev() {
+                if found.len() == limit {
+                    return (found, Some((slice, version.position.next())));
+                }
+                found.push((slice.clone(), version.position, version.value.clone().map(Slice::new)));
+            }
         }
         (found, None)
     }

@@ -214,3 +214,34 @@ fn what_was_not_appended_is_taken_back() {
     assert_eq!(table.get(&Key::new(b"p", b"k"), Position::MAX), Found::Value(Position(1), b"1"[..].into()));
     assert_eq!(table.get(&Key::new(b"p", b"new"), Position::MAX), Found::Nothing);
 }
+
+/// However many versions a key has, a look at them holds the lock for no more than so many.
+#[test]
+fn versions_are_handed_out_a_bounded_number_at_a_time() {
+    let table = memtable::Memtable::new(Position::ZERO);
+    let mut expected = Vec::new();
+    for (key, count) in [(&b"a"[..], 1), (b"b", 100), (b"c", 7), (b"d", 8), (b"e", 1)] {
+        let versions = (1..=count).map(|position| (Position(position * 2), position % 3 > 0));
+        for (position, lives) in versions.clone() {
+            let mut set = WriteSet::default();
+            set.put(Key(key.into()), lives.then_some(&b"v"[..]));
+            table.insert(position, &set);
+        }
+        expected.extend(versions.rev().map(|(position, lives)| (key.to_vec(), position, lives)));
+    }
+    for limit in [1, 2, 7, 8, 1_000] {
+        for to in [&b""[..], b"a", b"b", b"c", b"cc", b"e"] {
+            let (mut found, mut next) = (Vec::new(), Some((crate::types::Slice::from(&b""[..]), Position::MAX)));
+            while let Some((from, below)) = next {
+                let (versions, rest) = table.versions(&from, below, to, limit);
+                assert!(versions.len() <= limit && (rest.is_none() || versions.len() == limit));
+                let told = versions.into_iter().map(|(key, position, value)| (key.to_vec(), position, value.is_some()));
+                found.extend(told);
+                next = rest;
+            }
+            let expected: Vec<_> =
+                expected.iter().filter(|(key, ..)| to.is_empty() || &key[..] < to).cloned().collect();
+            assert_eq!(found, expected, "limit {limit} to {to:?}");
+        }
+    }
+}

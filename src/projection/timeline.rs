@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 
+use super::memtable::Memtable;
 use super::pins::Pin;
 use super::view::{Layers, View};
 use crate::backends::BackendError;
 use crate::types::{Position, Slice};
 
 /// Versions fetched from a layer at a time.
-const PAGE_VERSIONS: usize = 1024;
+const PAGE_VERSIONS: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// What became of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,13 +78,9 @@ impl Timelines {
             (self.to.is_empty() || key < &self.to[..]) && bound.as_ref().is_none_or(|bound| key < &bound[..])
         };
         for table in layers.tables() {
-            let (keys, next) = table.versions(from, PAGE_VERSIONS);
-            if let Some(next) = next.filter(|next| inside(next, &bound)) {
+            let to = bound.as_ref().map_or(&self.to[..], |bound| &bound[..]);
+            if let Some(next) = fetch_table(table, from, to, &mut found) {
                 bound = Some(next);
-            }
-            for (key, versions) in keys {
-                let changes = versions.into_iter().map(|(position, value)| (position, value.is_some()));
-                found.entry(key).or_default().extend(changes);
             }
         }
         // A layer that was read no further than here bounds what is known of the others.
@@ -142,5 +139,28 @@ impl Timelines {
             }
         }
         (!seen.is_empty()).then_some(Timeline { key, changes: seen })
+    }
+}
+
+/// All versions of some keys from `from` on, and where the keys after them begin; the lock is taken once a page.
+fn fetch_table(table: &Memtable, from: &Slice, to: &[u8], found: &mut Found) -> Option<Slice> {
+    let (mut next, mut below, mut end) = (from.clone(), Position::MAX, None::<Slice>);
+    loop {
+        let to = end.as_ref().map_or(to, |end| &end[..]);
+        let (versions, rest) = table.versions(&next, below, to, PAGE_VERSIONS);
+        let last = versions.last().map(|(key, ..)| key.clone());
+        for (key, position, value) in versions {
+            found.entry(key).or_default().insert(position, value.is_some());
+        }
+        match rest {
+            None => return end,
+            // None of its versions was given yet.
+            Some((key, _)) if last.is_some_and(|last| last != key) => return Some(key),
+            Some((key, version)) => {
+                // The page ends inside a key: read on, but no further than to its end.
+                end = Some([&key[..], &[0]].concat().into());
+                (next, below) = (key, version);
+            }
+        }
     }
 }

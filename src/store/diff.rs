@@ -12,9 +12,9 @@ use super::reader::Reader;
 use crate::event::Transaction;
 use crate::log::Log;
 use crate::projection::{Scanner, project_events};
-use crate::types::{At, Entry, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
+use crate::types::{At, Entry, Error, ErrorKind, Key, KeyRange, OWN_PARTITION_BYTE, Position, Result, Slice};
 
-/// Keys of a diff remembered at a time; with more of them the changes are read several times, a part of the keys each time.
+/// Keys and ranges of a diff remembered at a time; with more of them the changes are read several times, a part of them each time.
 const KEYS_MAX: usize = if cfg!(test) { 16 } else { 1 << 18 };
 /// Keys compared at a time.
 const PAGE_KEYS: usize = 256;
@@ -43,7 +43,7 @@ impl Difference {
     }
 }
 
-/// What to compare: everything, or a partition, or the keys of it that begin with a prefix.
+/// What to compare: everything but the store's own partitions, or a partition, or the keys of it that begin with a prefix.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiffOptions<'a> {
     partition: Option<(&'a [u8], &'a [u8])>,
@@ -78,6 +78,13 @@ impl<'a> DiffOptions<'a> {
     fn bounds(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let Some((partition, prefix)) = self.partition else { return Ok((vec![OWN_PARTITION_BYTE + 1], Vec::new())) };
         check_partition(partition)?;
+        if partition.first() == Some(&OWN_PARTITION_BYTE) {
+            let message = format!(
+                "the store's own partitions are not compared, partition=`{}`; read them at both positions",
+                partition.escape_ascii()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
         let range = KeyRange::new(partition, prefix);
         Ok((range.prefix().to_vec(), range.end()))
     }
@@ -90,16 +97,27 @@ impl Store {
     /// Costs by the number of changes between the two and by what range operations there met, in bounded memory.
     ///
     /// # Errors
-    /// As [`Store::at`]; from the stream `corrupt` where transactions between are damaged.
+    /// As [`Store::at`]; `invalid` for a partition of the store's own, whose entries no event of the log names; from the stream `corrupt`
+    /// where transactions between are damaged.
     pub async fn diff(&self, a: impl Into<At>, b: impl Into<At>, options: DiffOptions<'_>) -> Result<Differences> {
-        let (from, to) = options.bounds()?;
+        options.bounds()?;
         let (a, b) = (self.at(a).await?, self.at(b).await?);
         // The log tells changes up to the synced position.
         if a.position().max(b.position()) > self.synced() {
             self.sync().await?;
         }
+        Differences::between(a, b, options)
+    }
+}
+
+impl Differences {
+    /// Of what two readers of one store read; both lie at or below the synced position.
+    ///
+    /// Errors: `invalid` for options that name no partition.
+    pub(super) fn between(a: Reader, b: Reader, options: DiffOptions<'_>) -> Result<Differences> {
+        let (from, to) = options.bounds()?;
         let pages = DifferencePages {
-            log: self.shared().log.clone(),
+            log: a.shared().log.clone(),
             a,
             b,
             from: Vec::new(),
@@ -141,12 +159,12 @@ pub(super) struct Touched {
     pub keys: BTreeSet<Key>,
     /// Ranges that lie in no other.
     pub ranges: BTreeMap<Vec<u8>, KeyRange>,
-    /// Keys from here on were left out.
-    pub cut: Option<Key>,
+    /// Keys and ranges from here on were left out.
+    pub cut: Option<Vec<u8>>,
 }
 
 impl Touched {
-    /// What the transactions after `after` up to `last` touched of `from <= key < to`, each once, the first [`KEYS_MAX`].
+    /// What the transactions after `after` up to `last` touched of `from <= key < to`, each once, the first [`KEYS_MAX`] keys and ranges.
     pub fn read(log: &dyn Log, after: Position, last: Position, from: &[u8], to: &[u8]) -> Result<Touched> {
         let mut touched = Touched::default();
         if after >= last {
@@ -160,12 +178,14 @@ impl Touched {
             // What a range restore brought lies in its range.
             let set = project_events(&Transaction::decode(frame.payload)?.events, Vec::new());
             for range in set.ranges.into_iter().filter(|range| range.meets(from, to)) {
-                touched.add_range(range);
+                if !touched.is_cut(range.prefix()) {
+                    touched.add_range(range);
+                    touched.cut_to(KEYS_MAX);
+                }
             }
             for write in set.writes {
                 let inside = write.key[..] >= *from && (to.is_empty() || write.key[..] < *to);
-                let cut = touched.cut.as_ref().is_some_and(|cut| write.key >= *cut);
-                if inside && !cut && write.key.first() != Some(&OWN_PARTITION_BYTE) {
+                if inside && !touched.is_cut(&write.key) && write.key.first() != Some(&OWN_PARTITION_BYTE) {
                     touched.add_key(write.key);
                     touched.cut_to(KEYS_MAX);
                 }
@@ -180,10 +200,23 @@ impl Touched {
         }
     }
 
-    /// Leaves out keys beyond the first so many.
-    fn cut_to(&mut self, keys: usize) {
-        while self.keys.len() > keys {
-            self.cut = self.keys.pop_last();
+    /// How many keys and ranges.
+    pub fn len(&self) -> usize {
+        self.keys.len() + self.ranges.len()
+    }
+
+    fn is_cut(&self, key: &[u8]) -> bool {
+        self.cut.as_ref().is_some_and(|cut| *key >= cut[..])
+    }
+
+    /// Leaves out keys and ranges beyond the first so many.
+    fn cut_to(&mut self, count: usize) {
+        while self.len() > count {
+            let range = self.ranges.last_key_value().map(|(prefix, _)| &prefix[..]);
+            self.cut = match self.keys.last().map(|key| &key[..]) > range {
+                true => self.keys.pop_last().map(|key| key.to_vec()),
+                false => self.ranges.pop_last().map(|(prefix, _)| prefix),
+            };
         }
     }
 
@@ -288,11 +321,9 @@ impl DifferencePages {
         let read = on_blocking_thread(move || Touched::read(log.as_ref(), low, high, &from, &to)).await;
         self.touched = read??;
         if let Some(cut) = self.touched.cut.take() {
-            // Ranges behind the cut are found again with the keys there.
-            self.touched.ranges.retain(|prefix, _| prefix[..] < cut[..]);
             self.next = Some(match self.touched.covering(&cut) {
                 Some(range) => range.end(),
-                None => cut.to_vec(),
+                None => cut,
             });
             self.next.take_if(|next| next.is_empty());
         }

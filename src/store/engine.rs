@@ -99,7 +99,58 @@ impl Drop for FloorAsked {
     }
 }
 
+/// What a [`Shared`] is made of; everything else of it begins empty.
+pub(crate) struct Parts {
+    pub env: Env,
+    pub settings: Settings,
+    pub log: Arc<dyn Log>,
+    pub view: Arc<View>,
+    pub indexes: IndexSet,
+    pub built: Vec<ProjectionVersion>,
+    pub log_dir: PathBuf,
+    pub scrub: ScrubReport,
+    pub keeps_history: bool,
+    pub redaction: Position,
+}
+
 impl Shared {
+    /// With the other end of its queue.
+    pub fn new(parts: Parts) -> (Shared, mpsc::Receiver<Command>) {
+        let Parts { env, settings, log, view, indexes, built, log_dir, scrub, keeps_history, redaction } = parts;
+        let (queue, commands) = mpsc::channel(settings.queue_transactions_max);
+        let shared = Shared {
+            room: Arc::new(Semaphore::new(room_units(&settings))),
+            env,
+            settings,
+            log,
+            view,
+            indexes,
+            built: Mutex::new(built),
+            queue,
+            memory_freed: Notify::new(),
+            checkpoint_due: Notify::new(),
+            log_bytes: AtomicU64::new(0),
+            checkpoint_failure: Mutex::new(None),
+            checkpointing: tokio::sync::Mutex::new(()),
+            keeps_history: AtomicBool::new(keeps_history),
+            closing: AtomicBool::new(false),
+            ended: watch::Sender::new(false),
+            socket: Mutex::new(None),
+            lanes: AtomicU64::new(0),
+            log_dir,
+            scrub: Mutex::new(scrub),
+            trimming: tokio::sync::Mutex::new(()),
+            floor_gate: tokio::sync::RwLock::new(()),
+            floor_asked: AtomicU64::new(0),
+            base_redaction: AtomicU64::new(redaction.0),
+            redacted_at: AtomicU64::new(0),
+            redactions_open: AtomicBool::new(true),
+            redactions: AtomicBool::new(true),
+            retained_at: Mutex::new(None),
+        };
+        (shared, commands)
+    }
+
     /// Sends a transaction to the committer and waits for its fate.
     ///
     /// Waits at most `write_wait_ms` for room; once the transaction is with the committer it waits

@@ -3,6 +3,7 @@
 //! The only place where log, projection and backends meet. Order of a change (law 2): decide on the
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
+mod archived;
 mod batch;
 mod beside;
 mod builder;
@@ -49,6 +50,8 @@ mod undo;
 #[cfg(test)]
 mod archived_redactions;
 #[cfg(test)]
+mod archives;
+#[cfg(test)]
 mod dumps;
 #[cfg(test)]
 mod feed_model;
@@ -75,6 +78,7 @@ mod tests;
 #[cfg(test)]
 mod trims;
 
+pub use archived::{Archive, ArchivedPast};
 pub use batch::{Batch, Predicate};
 pub use beside::{BesideReader, BesideStream};
 pub use builder::Builder;

@@ -2,18 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::Instrument as _;
 
 use super::beside;
 use super::builder::Builder;
 use super::checkpoint::write_frozen;
 use super::committer::Committer;
-use super::engine::{Shared, room_units};
+use super::engine::{Parts, Shared};
 use super::facade::Store;
 use super::indexing;
 use super::replay::apply;
@@ -129,38 +127,20 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), log.redaction()).await?);
         trusted = snapshot.head.position;
     }
-    let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
-    let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
-    let shared = Arc::new(Shared {
-        room: Arc::new(Semaphore::new(room_units(&builder.settings))),
+    let scrub = ScrubReport::load(&builder.env, &builder.dir);
+    let (shared, commands) = Shared::new(Parts {
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
         env: builder.env,
         settings: builder.settings,
         log: Arc::new(log),
-        built: Mutex::new(indexing::projections(&builder.indexes, stamped.as_deref())),
+        built: indexing::projections(&builder.indexes, stamped.as_deref()),
         indexes: builder.indexes,
-        queue,
-        memory_freed: Notify::new(),
-        checkpoint_due: Notify::new(),
-        log_bytes: AtomicU64::new(0),
-        checkpoint_failure: Mutex::new(None),
-        checkpointing: tokio::sync::Mutex::new(()),
-        keeps_history: AtomicBool::new(keeps_history),
-        closing: AtomicBool::new(false),
-        socket: Mutex::new(None),
-        ended: watch::Sender::new(false),
-        lanes: AtomicU64::new(0),
         log_dir: builder.dir.join(LOG_DIR),
         scrub,
-        trimming: tokio::sync::Mutex::new(()),
-        floor_gate: tokio::sync::RwLock::new(()),
-        floor_asked: AtomicU64::new(0),
-        retained_at: Mutex::new(None),
-        base_redaction: AtomicU64::new(redaction.0),
-        redacted_at: AtomicU64::new(0),
-        redactions_open: AtomicBool::new(true),
-        redactions: AtomicBool::new(true),
+        keeps_history,
+        redaction,
     });
+    let shared = Arc::new(shared);
     replay(&shared, trusted).await?;
     shared.keeps_history.store(shared.settings.history, Ordering::Release);
     let committer = Committer::new(shared.clone(), commands);

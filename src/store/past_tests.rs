@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::diff::Touched;
 use super::simulation::{Stepped, ready};
-use super::{Batch, Context, ScanOptions, Settings, Tx};
+use super::{Batch, Context, DiffOptions, ScanOptions, Settings, Tx};
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Keep, SimWorld};
 use crate::event::{Event, Transaction};
@@ -209,6 +210,21 @@ fn what_cannot_be_restored_is_refused() {
     let too_large = restore(b"p", b"", head).unwrap_err();
     assert_eq!(too_large.kind(), ErrorKind::Invalid);
     assert!(too_large.message().contains("memtable_hard_bytes"), "{too_large}");
+    // What several restores of one transaction bring counts together.
+    let several = |stepped: &mut Stepped, count: u8| {
+        transact(stepped, move |tx| async move {
+            for number in 0..count {
+                tx.restore_range(b"p", &[b'k', number], head).await?;
+            }
+            Ok(())
+        })
+    };
+    let too_large = several(&mut stepped, 10).unwrap_err();
+    assert_eq!(too_large.kind(), ErrorKind::Invalid);
+    assert!(too_large.message().contains("memtable_hard_bytes"), "{too_large}");
+    let mut restore = |partition: &'static [u8], prefix: &'static [u8], as_of| {
+        transact(&mut stepped, move |tx| async move { tx.restore_range(partition, prefix, as_of).await })
+    };
     assert_eq!(restore(b"p", b"k\x03", head).unwrap(), head.next());
     assert_eq!(restore(b"p", b"", Position(99)).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(restore(b"\0requests", b"", head).unwrap_err().kind(), ErrorKind::Invalid);
@@ -260,4 +276,126 @@ fn a_history_tells_who_wrote_what_was_not_synced_yet() {
     });
     assert_eq!(told.len(), 4);
     assert!(told.iter().all(|(value, actor)| value == actor), "{told:?}");
+}
+
+#[test]
+fn an_undo_of_more_than_a_transaction_takes_is_refused_and_parts_of_it_are_not() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    for value in [1, 2] {
+        for number in 0..12u8 {
+            set(&mut stepped, &[number], &[value; 100_000]);
+        }
+    }
+    let head = stepped.store.head();
+    let undo = |stepped: &mut Stepped, first: Position, last: Position| {
+        let store = stepped.store.clone();
+        stepped.one(async move { store.undo(Context::new("t"), first, last).await })
+    };
+    let refused = undo(&mut stepped, Position(13), head).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("bytes to undo at once"), "{refused}");
+    assert!(refused.message().contains("undo fewer transactions"), "{refused}");
+    assert_eq!(stepped.store.head(), head);
+    undo(&mut stepped, Position(19), head).unwrap();
+    undo(&mut stepped, Position(13), Position(18)).unwrap();
+    assert!(entries(&stepped).values().all(|(_, value)| value[..] == [1; 100_000]));
+    // The same of keys and ranges, however small.
+    let many = (0..513u32).fold(Batch::new(), |batch, number| batch.set(b"q", &number.to_be_bytes(), b"v"));
+    let many = stepped.write("t", many).unwrap().position;
+    let refused = undo(&mut stepped, many, many).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("keys and ranges"), "{refused}");
+    let ranges = (0..513u32).fold(Batch::new(), |batch, number| batch.delete_range(b"q", &number.to_be_bytes()));
+    let ranges = stepped.write("t", ranges).unwrap().position;
+    let refused = undo(&mut stepped, ranges, ranges).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("keys and ranges"), "{refused}");
+}
+
+/// Few keys, but large ones: the range is restored as one event, and gives the same.
+#[test]
+fn a_rewind_of_many_bytes_restores_the_range() {
+    for (bytes, expected) in [(1_000, 0), (30_000, 1)] {
+        let world = World::new();
+        let mut stepped = world.open(true);
+        for number in 0..4u8 {
+            set(&mut stepped, &[number], &vec![1; bytes]);
+        }
+        let then = stepped.store.head();
+        for number in 1..4u8 {
+            set(&mut stepped, &[number], b"2");
+        }
+        let store = stepped.store.clone();
+        let done = stepped.one(async move { store.rewind(Context::new("t"), &[(b"p", b"")], then).await }).unwrap();
+        assert_eq!((done.answer.restored, restores(&stepped)), (3, expected));
+        assert!(entries(&stepped).values().all(|(_, value)| value[..] == vec![1; bytes]));
+    }
+}
+
+#[test]
+fn what_lies_in_several_parts_of_a_scope_is_rewound_once() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    set(&mut stepped, b"ka", b"1");
+    let then = set(&mut stepped, b"kb", b"1");
+    for key in [&b"ka"[..], b"kb", b"kc"] {
+        set(&mut stepped, key, b"2");
+    }
+    let scope: [(&[u8], &[u8]); 4] = [(b"p", b"kb"), (b"p", b"k"), (b"p", b"k"), (b"q", b"")];
+    let store = stepped.store.clone();
+    let planned = stepped.one(async move { store.plan_rewind(&scope, then).await }).unwrap();
+    assert_eq!((planned.restored, planned.removed), (2, 1));
+    let store = stepped.store.clone();
+    let done = stepped.one(async move { store.rewind(Context::new("t"), &scope, then).await }).unwrap();
+    assert_eq!(done.answer, planned);
+    assert_eq!(entries(&stepped).len(), 2);
+}
+
+#[test]
+fn a_diff_over_very_many_ranges_remembers_a_bounded_number_of_them() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    let name = |number: u8| [b'a' + number % 4, number, 0];
+    let before = (0..120).fold(Batch::new(), |batch, number| batch.set(b"p", &name(number), b"old"));
+    let before = stepped.write("t", before).unwrap().position;
+    for number in (0..120).filter(|number| number % 3 > 0) {
+        let batch = Batch::new().delete_range(b"p", &name(number)[..2]);
+        // Some of it comes back as it was, some of it otherwise.
+        let batch = match number % 5 {
+            0 => batch.set(b"p", &name(number), b"old"),
+            1 => batch.set(b"p", &name(number), b"new"),
+            _ => batch,
+        };
+        stepped.write("t", batch).unwrap();
+    }
+    stepped.write("t", Batch::new().set(b"p", b"z", b"new").delete_range(b"p", b"b")).unwrap();
+    let (log, head) = (stepped.store.shared().log.clone(), stepped.store.head());
+    let touched = Touched::read(log.as_ref(), before, head, &[1], &[]).unwrap();
+    assert!(touched.len() <= 16 && touched.cut.is_some(), "{}", touched.len());
+    let (store, now) = (stepped.store.clone(), entries(&stepped));
+    let found = stepped.one(async move {
+        let mut differences = store.diff(before, head, DiffOptions::new()).await.unwrap();
+        let mut found = Vec::new();
+        while let Some(difference) = differences.next().await.transpose().unwrap() {
+            found.push((difference.key().to_vec(), difference.new.map(|entry| entry.value.to_vec())));
+        }
+        found
+    });
+    let mut expected = BTreeMap::from([(b"z".to_vec(), Some(b"new".to_vec()))]);
+    for key in (0..120).map(name) {
+        let value = now.get(&key[..]).map(|(_, value)| value.clone());
+        if value.as_deref() != Some(b"old") {
+            expected.insert(key.to_vec(), value);
+        }
+    }
+    assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_stores_own_partitions_are_not_compared() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    let head = set(&mut stepped, b"a", b"1");
+    let store = stepped.store.clone();
+    let options = DiffOptions::new().partition(b"\0marks");
+    let refused = stepped.one(async move { store.diff(Position::ZERO, head, options).await.map(drop) }).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("own partitions"), "{refused}");
 }

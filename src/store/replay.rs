@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::backends::{Backend, BackendError};
 use crate::event::{Event, Transaction};
-use crate::log::{Frame, LogError};
+use crate::log::Frame;
 use crate::projection::{
     Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
 };
@@ -79,9 +79,9 @@ async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, B
 
 /// Rebuilds a view over a base that holds the state at `from` and takes what does not fit into
 /// `memory_bytes`. `progress` is called with each position reached.
-pub(crate) async fn rebuild(
+pub(crate) async fn rebuild<E: Into<Error>>(
     from: Position,
-    frames: impl Iterator<Item = Result<Frame, LogError>>,
+    frames: impl Iterator<Item = Result<Frame, E>>,
     log_id: LogId,
     indexes: &IndexSet,
     base: Arc<dyn Backend>,
@@ -91,7 +91,7 @@ pub(crate) async fn rebuild(
     let view = Arc::new(View::new(base.clone(), from, Arc::new(Pins::default())));
     view.pins().publish(from);
     for frame in frames {
-        let frame = frame?;
+        let frame = frame.map_err(Into::into)?;
         let (position, chain) = (frame.position, frame.chain);
         apply(&view, indexes, frame).await?;
         view.pins().publish(position);

@@ -1,5 +1,6 @@
 //! Rewind: partitions, or keys with a prefix, become what they were at an earlier position, as one transaction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -14,7 +15,7 @@ use crate::types::{At, Error, ErrorKind, KeyRange, Result};
 /// Up to so many keys are written one by one, so that what did not change keeps its version; above, a range is restored as a whole.
 const SINGLE_KEYS_MAX: u64 = if cfg!(test) { 8 } else { 10_000 };
 /// The same in bytes of keys and values.
-const SINGLE_BYTES_MAX: usize = 8 << 20;
+const SINGLE_BYTES_MAX: usize = if cfg!(test) { 64 << 10 } else { 8 << 20 };
 
 /// How many keys a rewind changes, or would change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,34 +44,34 @@ impl Store {
     /// # Errors
     /// As [`Store::rewind`].
     pub async fn plan_rewind(&self, scope: &[(&[u8], &[u8])], to: impl Into<At>) -> Result<Rewound> {
+        let scope = disjoint(scope)?;
         let then = self.at(to).await?;
+        // Of one position, as the transaction will be.
+        let now = self.reader();
         let mut rewound = Rewound::default();
-        for (partition, prefix) in scope {
-            check_range(partition, prefix)?;
+        for (partition, prefix) in &scope {
             let range = KeyRange::new(partition, prefix);
-            for_each_difference(&then, &self.reader(), &range, |difference| rewound.count(&difference)).await?;
+            for_each_difference(&then, &now, &range, |difference| rewound.count(&difference)).await?;
         }
         Ok(rewound)
     }
 
     /// Makes every key in the scope (pairs of a partition and a prefix, empty: all of it) what it was at a position, a time or
-    /// a mark, as one transaction. Keys that are as they were keep their version where few others differ. With nothing to
+    /// a mark, as one transaction. Parts of the scope that lie in others count once. Keys that are as they were keep their version where few others differ. With nothing to
     /// change nothing is written.
     ///
     /// # Errors
-    /// Those of [`Store::at`] and of [`Tx::restore_range`]; `invalid` for an empty scope and for a partition of the store's own.
+    /// Those of [`Store::at`] and of [`Tx::restore_range`]; `invalid` for an empty scope and for a partition of the store's own. What the ranges
+    /// of one rewind bring is held in memory: see [`Tx::restore_range`] for the limit and for what to do above it.
     pub async fn rewind(
         &self,
         context: Context,
         scope: &[(&[u8], &[u8])],
         to: impl Into<At>,
     ) -> Result<Committed<Rewound>> {
-        if scope.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "there is nothing to rewind: name a partition"));
-        }
+        let scope = disjoint(scope)?;
         // Pinned until it is done.
         let then = self.at(to).await?;
-        let scope: Vec<(Vec<u8>, Vec<u8>)> = scope.iter().map(|(p, prefix)| (p.to_vec(), prefix.to_vec())).collect();
         let (shared, scope) = (self.shared().clone(), Arc::new(scope));
         self.transact(context, move |tx: Tx| {
             let (shared, scope, then) = (shared.clone(), scope.clone(), then.clone());
@@ -86,6 +87,30 @@ impl Store {
     }
 }
 
+/// The ranges of a scope that lie in no other of it, each once and in order.
+///
+/// Errors: `invalid` for none, and for what is no range of the caller's.
+fn disjoint(scope: &[(&[u8], &[u8])]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    if scope.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "there is nothing to rewind: name a partition"));
+    }
+    let mut ranges = BTreeMap::new();
+    for (partition, prefix) in scope {
+        check_range(partition, prefix)?;
+        ranges.insert(KeyRange::new(partition, prefix).prefix().to_vec(), (partition.to_vec(), prefix.to_vec()));
+    }
+    // A prefix comes right before what begins with it.
+    let mut outer: Option<Vec<u8>> = None;
+    ranges.retain(|encoded, _| {
+        let inside = outer.as_ref().is_some_and(|outer| encoded.starts_with(outer));
+        if !inside {
+            outer = Some(encoded.clone());
+        }
+        !inside
+    });
+    Ok(ranges.into_values().collect())
+}
+
 async fn rewind_range(
     shared: &Arc<Shared>,
     tx: &Tx,
@@ -94,7 +119,6 @@ async fn rewind_range(
     prefix: &[u8],
     rewound: &mut Rewound,
 ) -> Result<()> {
-    check_range(partition, prefix)?;
     let range = KeyRange::new(partition, prefix);
     // What comes into the range while this is decided makes it decide again.
     tx.note_range(&range);

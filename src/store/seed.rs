@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::beside::BesideReader;
 use super::facade::Store;
 use super::indexing;
+use super::reader::Reader;
 use crate::backends::{Backend, BackendError, Change};
 use crate::dump::{DumpError, DumpHeader, DumpKind, DumpSummary, DumpWriter, DumpedIndex, SnapshotReader};
 use crate::env::Env;
@@ -84,23 +85,33 @@ impl Store {
         name: &str,
         compress: bool,
     ) -> Result<(W, DumpSummary)> {
-        let shared = self.shared();
         let reader = match at {
             Some(at) => self.at(at).await?,
             None => self.reader(),
         };
-        let (indexes, whole) = indexing::whole_at(shared, reader.position());
-        let indexes = if whole { indexes } else { Vec::new() };
         // In every setting, what is dumped is durable.
         self.sync().await?;
-        let base = shared.log.head_at(reader.position())?;
-        let mut writer = begin_state(out, name, compress, (shared.log.id(), shared.log.created()), base, indexes)?;
-        let mut entries = reader.scan_all(true);
-        while let Some(entry) = entries.next().await {
-            put(&mut writer, &entry?, whole)?;
-        }
-        Ok(writer.finish()?)
+        dump_reader(&reader, out, name, compress).await
     }
+}
+
+/// A dump of what a reader reads, at or below the synced position.
+pub(super) async fn dump_reader<W: Write + Send + 'static>(
+    reader: &Reader,
+    out: W,
+    name: &str,
+    compress: bool,
+) -> Result<(W, DumpSummary)> {
+    let shared = reader.shared();
+    let (indexes, whole) = indexing::whole_at(shared, reader.position());
+    let indexes = if whole { indexes } else { Vec::new() };
+    let base = shared.log.head_at(reader.position())?;
+    let mut writer = begin_state(out, name, compress, (shared.log.id(), shared.log.created()), base, indexes)?;
+    let mut entries = reader.scan_all(true);
+    while let Some(entry) = entries.next().await {
+        put(&mut writer, &entry?, whole)?;
+    }
+    Ok(writer.finish()?)
 }
 
 impl BesideReader {

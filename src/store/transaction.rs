@@ -38,6 +38,8 @@ struct State {
     writes: BTreeMap<Key, (Event, Option<Slice>)>,
     /// What each range restore brings, in their order.
     restored: Vec<Restored>,
+    /// The memory that it takes.
+    restored_bytes: usize,
     /// The same as the transaction sees it: without what later operations took away.
     seen: BTreeMap<Key, Slice>,
     /// Keep the states that are restored.
@@ -261,11 +263,13 @@ impl Tx {
 
     /// Makes every key of a partition that begins with `prefix` (empty: all) what it was at an earlier position, the transaction's
     /// own earlier writes there undone. One event however many there are, and blind: it conflicts with nothing. What it
-    /// brings is held in memory, up to [`Settings::memtable_hard_bytes`](super::Settings). Where an index covers the range, and
-    /// where no history is kept, it is carried out as single writes, up to the limit of a transaction.
+    /// brings is held in memory, and all that one transaction restores may take [`Settings::memtable_hard_bytes`](super::Settings), each entry counted
+    /// with 192 bytes beside key and value. Where an index covers the range, and
+    /// where no history is kept, it is carried out as single writes, up to the limit of a transaction (1 M keys, 64 MiB).
     ///
     /// # Errors
-    /// `not_found` below the floor, `invalid` above the position that the transaction reads at and for what is too large.
+    /// `not_found` below the floor, `invalid` above the position that the transaction reads at and for what is too large:
+    /// restore narrower prefixes, each in a transaction of its own, or open the store with a higher limit.
     pub async fn restore_range(&self, partition: &[u8], prefix: &[u8], as_of: Position) -> Result<()> {
         check_range(partition, prefix)?;
         if as_of > self.position() {
@@ -277,15 +281,22 @@ impl Tx {
             return self.restore_singly(&then, partition, prefix).await;
         }
         let mut entries = then.scan(ScanOptions::new(partition).prefix(prefix))?;
+        let limit = self.shared.settings.memtable_hard_bytes;
+        let before = self.state.lock().restored_bytes;
         let (mut restored, mut bytes) = (Restored::new(), 0);
         while let Some(entry) = entries.next().await.transpose()? {
             bytes += entry.encoded_key.len() + entry.value.len() + RESTORED_OVERHEAD_BYTES;
-            if bytes > self.shared.settings.memtable_hard_bytes {
-                return Err(too_large_to_restore(partition, prefix, self.shared.settings.memtable_hard_bytes));
+            if before + bytes > limit {
+                return Err(too_large_to_restore(partition, prefix, limit));
             }
             restored.push((Key(Arc::from(&entry.encoded_key[..])), Arc::from(&entry.value[..])));
         }
         let mut state = self.state.lock();
+        state.restored_bytes += bytes;
+        if state.restored_bytes > limit {
+            // Another one was restored meanwhile.
+            return Err(too_large_to_restore(partition, prefix, limit));
+        }
         state.cover(range);
         state.seen.extend(restored.iter().map(|(key, value)| (key.clone(), Slice::new(value.clone()))));
         state.restored.push(restored);
@@ -310,7 +321,7 @@ impl Tx {
                 }
             }
             if self.state.lock().writes.len() > Limits::TRANSACTION_OPERATIONS_MAX {
-                return Err(too_large_to_restore(partition, prefix, Limits::TRANSACTION_OPERATIONS_MAX));
+                return Err(too_many_to_restore(partition, prefix));
             }
         }
         Ok(())
@@ -394,7 +405,17 @@ impl State {
 fn too_large_to_restore(partition: &[u8], prefix: &[u8], limit: usize) -> Error {
     let (partition, prefix) = (partition.escape_ascii(), prefix.escape_ascii());
     let message = format!(
-        "the range is too large to be restored at once, partition=`{partition}` prefix=`{prefix}` limit=`{limit}`; restore parts of it, or raise memtable_hard_bytes"
+        "what is to be restored at once takes too much memory, partition=`{partition}` prefix=`{prefix}` limit=`{limit}` bytes; restore narrower prefixes one by one, or raise memtable_hard_bytes"
+    );
+    Error::new(ErrorKind::Invalid, message)
+}
+
+/// Of single writes, which the limit of a transaction holds for.
+fn too_many_to_restore(partition: &[u8], prefix: &[u8]) -> Error {
+    let (partition, prefix, limit) =
+        (partition.escape_ascii(), prefix.escape_ascii(), Limits::TRANSACTION_OPERATIONS_MAX);
+    let message = format!(
+        "too many keys to be restored one by one, partition=`{partition}` prefix=`{prefix}` limit=`{limit}`; restore narrower prefixes one by one"
     );
     Error::new(ErrorKind::Invalid, message)
 }

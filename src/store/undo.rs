@@ -21,6 +21,11 @@ use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, OWN_PARTITION_BYTE, 
 /// Later changes that are named, the most.
 const DEPENDENTS_NAMED_MAX: usize = 100;
 
+/// Keys and ranges that one undo takes back: what one transaction takes.
+const UNDONE_MAX: usize = if cfg!(test) { 512 } else { Limits::TRANSACTION_OPERATIONS_MAX };
+/// Bytes of keys and values that one undo sets.
+const UNDONE_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { Limits::TRANSACTION_BYTES_MAX };
+
 /// What an undo does, or would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undo {
@@ -53,7 +58,8 @@ impl Store {
     /// What [`Store::undo`] would do now; changes nothing, and names what stands against it instead of failing.
     ///
     /// # Errors
-    /// `not_found` where the state before `first` is not readable, `invalid` above the head, and for too many keys.
+    /// `not_found` where the state before `first` is not readable, `invalid` above the head, and for what is more than one transaction
+    /// takes: 1 M keys and ranges, 64 MiB of keys and values. What a range delete or restore covers counts as one.
     pub async fn plan_undo(&self, first: Position, last: Position) -> Result<Undo> {
         let tx = Tx::new(self.shared().clone());
         plan(self.shared(), &tx, first, last).await
@@ -64,6 +70,10 @@ impl Store {
     ///
     /// Remembered requests, marks, cursors and operational partitions are neither undone nor counted. Where all that was
     /// touched is as it was before, nothing is written.
+    ///
+    /// One undo takes back at most what one transaction can write, 1 M keys and ranges and 64 MiB of them; of ranges what
+    /// [`Tx::restore_range`] can bring. More is `invalid` and changes nothing: undo parts, the latest transactions first, or [`Store::rewind`] what
+    /// they touched.
     ///
     /// # Errors
     /// `conflict`, naming them, when later transactions depend on what is undone: they wrote a key that it wrote, or met a
@@ -117,9 +127,10 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
             continue;
         }
         bytes += key.len() + then.as_ref().map_or(0, |(_, value)| value.len());
-        if bytes > Limits::TRANSACTION_BYTES_MAX {
-            let limit = Limits::TRANSACTION_BYTES_MAX;
-            let message = format!("too much to undo at once, limit=`{limit}` bytes; undo fewer transactions");
+        if bytes > UNDONE_BYTES_MAX {
+            let message = format!(
+                "too many bytes to undo at once, limit=`{UNDONE_BYTES_MAX}`; undo fewer transactions, or rewind the partition"
+            );
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         if let Some((version, _)) = &then {
@@ -145,9 +156,10 @@ fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Resul
             set.ranges.into_iter().for_each(|range| found.touched.add_range(range));
             let own = |write: &Write| write.key.first() == Some(&OWN_PARTITION_BYTE);
             set.writes.into_iter().filter(|write| !own(write)).for_each(|write| found.touched.add_key(write.key));
-            if found.touched.keys.len() > Limits::TRANSACTION_OPERATIONS_MAX {
-                let limit = Limits::TRANSACTION_OPERATIONS_MAX;
-                let message = format!("too many keys to undo at once, limit=`{limit}`; undo fewer transactions");
+            if found.touched.len() > UNDONE_MAX {
+                let message = format!(
+                    "too many keys and ranges to undo at once, limit=`{UNDONE_MAX}`; undo fewer transactions, or rewind the partition"
+                );
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
             continue;

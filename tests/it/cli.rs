@@ -347,6 +347,37 @@ fn old_history_goes_when_asked() {
     assert_eq!(shell.json(&["log", "--archive", archive]).len(), 7);
     shell.fails(&["log", "--archive", "nowhere"], 3, "not_found");
     assert_eq!(shell.json(&["verify", "--archive", archive])[0]["ok"], true);
+    // So are their states.
+    shell.fails(&["get", "p", "k", "--at", "1"], 3, "not_found");
+    for (position, value) in [("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")] {
+        assert_eq!(shell.ok(&["get", "p", "k", "--at", position, "--archive", archive]), value.as_bytes());
+        let scanned = shell.json(&["scan", "p", "--at", position, "--archive", archive]);
+        assert_eq!((scanned.len(), &scanned[0]["version"]), (1, &json!(position.parse::<u64>().unwrap())));
+        let exported = shell.ok(&["export", "--at", position, "--archive", archive]);
+        assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 2, "a header and a record");
+    }
+    shell.fails(&["get", "p", "k", "--at", "0", "--archive", archive], 3, "not_found");
+    shell.fails(&["get", "p", "k", "--at", "99", "--archive", archive], 2, "invalid");
+    shell.fails(&["get", "p", "k", "--at", "1", "--archive", "nowhere"], 3, "not_found");
+    let versions = |arguments: &[&str]| -> Vec<_> {
+        let told = shell.json(&[&["history", "p"], arguments, &["--archive", archive]].concat());
+        told.into_iter().map(|version| (version["position"].as_u64().unwrap(), version["time"].is_string())).collect()
+    };
+    assert_eq!(versions(&["k"]), [1, 2, 3, 4].map(|position| (position, true)));
+    assert_eq!(versions(&["--prefix", "", "--at", "2"]), [1, 2].map(|position| (position, true)));
+    let told = shell.json(&["diff", "1", "4", "--archive", archive]);
+    assert_eq!((told.len(), &told[0]["old"], &told[0]["new"]), (1, &json!("YQ=="), &json!("ZA==")));
+    let second = shell.json(&["show", "2", "--archive", archive])[0]["time"].as_str().unwrap().to_owned();
+    assert_eq!(shell.ok(&["get", "p", "k", "--at", &second, "--archive", archive]), b"b");
+    shell.ok(&["mark", "m", "--at", "4"]);
+    assert_eq!(shell.json(&["diff", &second, "m", "--archive", archive])[0]["change"], "changed");
+    let state = shell.path("state.dump");
+    let state = state.to_str().unwrap();
+    shell.ok(&["dump", "--state-only", "--at", "2", "-o", state, "--archive", archive]);
+    assert_eq!(shell.json(&["verify", state])[0]["head"], 2);
+    // Nothing is left of what was made for it.
+    let left = fs::read_dir(shell.path("store")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_str().unwrap().starts_with("past-")));
     // The state comes back from the snapshot.
     fs::remove_dir_all(shell.path("store").join("base")).unwrap();
     assert_eq!(shell.ok(&["get", "p", "k"]), b"d");

@@ -1,5 +1,5 @@
 //! Files that an earlier version wrote, in `tests/fixtures/golden`: a store with its checkpoint, and dumps, with a description of what is in
-//! them. Every later version has to read them as described. Until the first release they are renewed with the format, by
+//! them; and in `trimmed` the same of one that begins at a snapshot and has lost values to redactions. Every later version has to read them as described. Until the first release they are renewed with the format, by
 //! `LAKELOG_REGENERATE=1 cargo test --all-features --test it -- golden::`.
 
 use std::collections::BTreeMap;
@@ -9,13 +9,19 @@ use std::sync::OnceLock;
 
 use lakelog::dump::{DumpOptions, dump};
 use lakelog::log::LogFiles;
-use lakelog::{Batch, Context, Digest, Env, Position, RequestId, Settings, Store};
+use lakelog::{
+    Batch, Context, Digest, Env, ErrorKind, Position, Redact, RedactOptions, RequestId, Settings, Store, TrimOptions,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::Shell;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
+
+/// The two stores: their folders within that one.
+const PLAIN: &str = ".";
+const TRIMMED: &str = "trimmed";
 
 /// The state that the incremental dump goes on from.
 const SINCE: u64 = 8;
@@ -37,7 +43,7 @@ struct Description {
     entries: Vec<Value>,
     /// The answer of `history p k1`.
     history: Vec<Value>,
-    /// The digest of all entries, keys, versions and values, as of every position.
+    /// The digest of all entries, keys, versions and values, as of every position; `redacted` where one of them was.
     states: BTreeMap<u64, String>,
 }
 
@@ -52,8 +58,8 @@ fn golden() -> &'static Path {
     Path::new(FOLDER)
 }
 
-fn description() -> Description {
-    serde_json::from_slice(&fs::read(golden().join("description.json")).unwrap()).unwrap()
+fn description(of: &str) -> Description {
+    serde_json::from_slice(&fs::read(golden().join(of).join("description.json")).unwrap()).unwrap()
 }
 
 fn settings() -> Settings {
@@ -99,36 +105,67 @@ async fn fill(store: &Store) {
     store.mark(me(), "last", None).await.unwrap();
 }
 
+/// A floor with a snapshot and the former one, a value erased from both frames and snapshots, and one from a frame above the floor.
+async fn trim_and_redact(store: &Store) {
+    let me = || Context::new("ann").reason("golden");
+    let set = async |value: &[u8]| store.write(me(), Batch::new().set(b"q", b"secret", value)).await.unwrap().position;
+    store.delete_mark(me(), "before-undo").await.unwrap();
+    store.trim(me(), TrimOptions::before(Position(SINCE))).await.unwrap();
+    set(b"the first secret").await;
+    let second = set(b"the second secret").await;
+    store.write(me(), Batch::new().set(b"q", b"k", b"after")).await.unwrap();
+    store.delete_mark(me(), "last").await.unwrap();
+    store.trim(me(), TrimOptions::before(second.next())).await.unwrap();
+    let what = Redact::Key { partition: b"q".to_vec(), key: b"secret".to_vec() };
+    assert_eq!(store.redact(me(), RedactOptions::new(what)).await.unwrap().values, 2);
+    let third = store.write(me(), Batch::new().set(b"q", b"third", b"a third secret").set(b"q", b"kept", b"v")).await;
+    let what = Redact::Key { partition: b"q".to_vec(), key: b"third".to_vec() };
+    assert_eq!(store.redact(me(), RedactOptions::new(what)).await.unwrap().values, 1);
+    store.checkpoint().await.unwrap();
+    store.mark(me(), "third", Some(third.unwrap().position)).await.unwrap();
+}
+
 fn regenerate() {
+    let _ = fs::remove_dir_all(FOLDER);
+    write_golden(PLAIN);
+    write_golden(TRIMMED);
+}
+
+fn write_golden(of: &str) {
+    let folder = Path::new(FOLDER).join(of);
     let shell = Shell::new();
     let store_dir = shell.path("store");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Store::builder(&store_dir).settings(settings()).create().await.unwrap();
         fill(&store).await;
+        if of == TRIMMED {
+            trim_and_redact(&store).await;
+        }
         store.close().await.unwrap();
     });
-    let _ = fs::remove_dir_all(FOLDER);
-    pack(&store_dir, &Path::new(FOLDER).join("store"));
+    pack(&store_dir, &folder.join("store"));
     let files = LogFiles::open(&Env::os(), &store_dir.join("log")).unwrap();
     let write = |name: &str, options: DumpOptions| {
-        let out = File::create(Path::new(FOLDER).join(name)).unwrap();
+        let out = File::create(folder.join(name)).unwrap();
         dump(&Env::os(), &files, options, out, name, &mut |_, _| {}).unwrap();
     };
     let plain = DumpOptions { compress: false, ..DumpOptions::default() };
     write("full.dump", plain);
-    write("compressed.dump", DumpOptions { compress: true, ..plain });
-    write("since.dump", DumpOptions { since: Some(Position(SINCE)), compress: true, ..plain });
+    if of == PLAIN {
+        write("compressed.dump", DumpOptions { compress: true, ..plain });
+        write("since.dump", DumpOptions { since: Some(Position(SINCE)), compress: true, ..plain });
+    }
     runtime.block_on(async {
         let store = Store::builder(&store_dir).settings(settings()).open().await.unwrap();
-        let out = File::create(Path::new(FOLDER).join("state.dump")).unwrap();
+        let out = File::create(folder.join("state.dump")).unwrap();
         store.dump_state(None, out, "state.dump", true).await.unwrap();
         store.close().await.unwrap();
     });
     // Described from the files as they are now in the repository.
-    let shell = unpacked();
+    let shell = unpacked(of);
     let text = serde_json::to_string_pretty(&describe(&shell)).unwrap();
-    fs::write(Path::new(FOLDER).join("description.json"), text + "\n").unwrap();
+    fs::write(folder.join("description.json"), text + "\n").unwrap();
 }
 
 fn describe(shell: &Shell) -> Description {
@@ -157,14 +194,22 @@ fn states(shell: &Shell, head: u64) -> BTreeMap<u64, String> {
         for position in floor..=head {
             let mut entries = store.at(Position(position)).await.unwrap().scan_all(false);
             let mut bytes = Vec::new();
+            let mut erased = false;
             while let Some(entry) = entries.next().await {
-                let entry = entry.unwrap();
+                let entry = match entry {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        erased = true;
+                        break;
+                    }
+                    entry => entry.unwrap(),
+                };
                 for part in [&entry.encoded_key[..], &entry.version.0.to_le_bytes(), &entry.value[..]] {
                     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
                     bytes.extend_from_slice(part);
                 }
             }
-            states.insert(position, hex::encode(Digest::of_bytes(&bytes).0));
+            let digest = if erased { "redacted".to_owned() } else { hex::encode(Digest::of_bytes(&bytes).0) };
+            states.insert(position, digest);
         }
         store.close().await.unwrap();
         states
@@ -179,7 +224,7 @@ fn pack(from: &Path, to: &Path) {
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
             pack(&entry.path(), &to.join(name));
-        } else if kind.is_file() && name != "LOCK" {
+        } else if kind.is_file() && !["LOCK", "spare.seg"].contains(&name.as_str()) {
             let packed = zstd::encode_all(File::open(entry.path()).unwrap(), 19).unwrap();
             fs::write(to.join(name + ".zst"), packed).unwrap();
         }
@@ -199,10 +244,10 @@ fn unpack(from: &Path, to: &Path) {
     }
 }
 
-/// A shell on a copy of the golden store.
-fn unpacked() -> Shell {
+/// A shell on a copy of a golden store.
+fn unpacked(of: &str) -> Shell {
     let shell = Shell::new();
-    unpack(&Path::new(FOLDER).join("store"), &shell.path("store"));
+    unpack(&Path::new(FOLDER).join(of).join("store"), &shell.path("store"));
     shell
 }
 
@@ -234,69 +279,101 @@ fn compare(shell: &Shell, described: &Description) {
     assert_eq!(found.states, described.states);
 }
 
-fn path(name: &str) -> String {
-    golden().join(name).to_str().unwrap().to_owned()
+fn path(of: &str, name: &str) -> String {
+    golden().join(of).join(name).to_str().unwrap().to_owned()
 }
 
 #[test]
 fn the_store_opens_on_its_checkpoint() {
-    let described = description();
-    let shell = unpacked();
-    // The base is taken as it is, not built anew from the log.
-    assert!(described.checkpoint > 0 && described.checkpoint < described.head);
-    assert_eq!(shell.json(&["stats"])[0]["checkpoint"], described.checkpoint);
-    compare(&shell, &described);
-    let next = shell.json(&["set", "p", "later", "v"]).remove(0)["position"].as_u64();
-    assert_eq!(next, Some(described.head + 1));
-    shell.ok(&["checkpoint"]);
-    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    for of in [PLAIN, TRIMMED] {
+        let described = description(of);
+        let shell = unpacked(of);
+        // The base is taken as it is, not built anew from the log.
+        assert!(described.checkpoint > 0 && described.checkpoint < described.head);
+        assert_eq!(shell.json(&["stats"])[0]["checkpoint"], described.checkpoint);
+        compare(&shell, &described);
+        let next = shell.json(&["set", "p", "later", "v"]).remove(0)["position"].as_u64();
+        assert_eq!(next, Some(described.head + 1));
+        shell.ok(&["checkpoint"]);
+        assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    }
 }
 
 #[test]
 fn the_store_opens_without_its_checkpoint() {
-    let described = description();
-    let shell = unpacked();
-    fs::remove_dir_all(shell.path("store/base")).unwrap();
-    assert_eq!(shell.json(&["stats"])[0]["checkpoint"], 0);
-    compare(&shell, &described);
+    for of in [PLAIN, TRIMMED] {
+        let described = description(of);
+        let shell = unpacked(of);
+        fs::remove_dir_all(shell.path("store/base")).unwrap();
+        let floor = described.states.keys().next().copied();
+        assert_eq!(shell.json(&["stats"])[0]["checkpoint"].as_u64(), floor);
+        compare(&shell, &described);
+    }
+}
+
+#[test]
+fn the_trimmed_store_holds_what_it_is_there_for() {
+    let described = description(TRIMMED);
+    let floor = *described.states.keys().next().unwrap();
+    assert!(floor > SINCE && floor < described.head, "{floor}");
+    // In a frame above the floor, and in the state at it.
+    let erased: Vec<u64> =
+        described.states.iter().filter(|(_, state)| *state == "redacted").map(|(at, _)| *at).collect();
+    assert!(erased.contains(&floor) && erased.len() > 2 && erased.len() < described.states.len(), "{erased:?}");
+    let shell = unpacked(TRIMMED);
+    for (key, at) in [("secret", floor), ("third", *erased.last().unwrap())] {
+        shell.fails(&["get", "q", key, "--at", &at.to_string()], 3, "not_found");
+        let versions = shell.json(&["history", "q", key]);
+        assert_eq!((&versions[0]["redacted"], &versions[0]["value"]), (&true.into(), &Value::Null), "{key}");
+    }
+    let snapshots = fs::read_dir(shell.path("store/log")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(snapshots.filter(|name| name.to_str().unwrap().starts_with("snapshot-")).count(), 2);
+    for name in ["store", "store/log", "store/base"] {
+        for entry in fs::read_dir(shell.path(name)).unwrap().map(|entry| entry.unwrap().path()) {
+            let bytes = if entry.is_file() { fs::read(&entry).unwrap() } else { Vec::new() };
+            assert!(!bytes.windows(7).any(|window| window == b" secret"), "{}", entry.display());
+        }
+    }
 }
 
 #[test]
 fn the_dumps_are_restored() {
-    let described = description();
-    for name in ["full.dump", "compressed.dump"] {
+    for (of, name) in [(PLAIN, "full.dump"), (PLAIN, "compressed.dump"), (TRIMMED, "full.dump")] {
+        let described = description(of);
         let shell = Shell::new();
-        shell.ok(&["verify", &path(name)]);
-        shell.ok(&["restore", &path(name)]);
+        shell.ok(&["verify", &path(of, name)]);
+        shell.ok(&["restore", &path(of, name)]);
         compare(&shell, &described);
         let again: PathBuf = shell.path("again");
         shell.ok(&["dump", "--no-compress", "-o", again.to_str().unwrap()]);
         assert!(
-            fs::read(again).unwrap() == fs::read(path("full.dump")).unwrap(),
-            "{name}: a dump of what was restored is another"
+            fs::read(again).unwrap() == fs::read(path(of, "full.dump")).unwrap(),
+            "{of} {name}: a dump of what was restored is another"
         );
     }
     let shell = Shell::new();
     let first = shell.path("first");
-    let whole = unpacked();
+    let whole = unpacked(PLAIN);
     whole.ok(&["dump", "--at", &SINCE.to_string(), "-o", first.to_str().unwrap()]);
-    shell.ok(&["restore", first.to_str().unwrap(), &path("since.dump")]);
-    compare(&shell, &described);
+    shell.ok(&["restore", first.to_str().unwrap(), &path(PLAIN, "since.dump")]);
+    compare(&shell, &description(PLAIN));
 }
 
 #[test]
 fn the_state_is_restored() {
-    let described = description();
-    let shell = Shell::new();
-    shell.ok(&["restore", &path("state.dump")]);
-    let stats = shell.json(&["stats"]).remove(0);
-    assert_eq!((&stats["head"], &stats["floor"]), (&described.head.into(), &described.head.into()));
-    assert_ne!(stats["log_id"], described.log_id);
-    let entries = NAMED.iter().flat_map(|partition| shell.json(&["scan", partition])).collect();
-    same(entries, &described.entries);
-    assert_eq!(
-        states(&shell, described.head),
-        BTreeMap::from([(described.head, described.states[&described.head].clone())])
-    );
-    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    for of in [PLAIN, TRIMMED] {
+        let described = description(of);
+        let shell = Shell::new();
+        shell.ok(&["restore", &path(of, "state.dump")]);
+        let stats = shell.json(&["stats"]).remove(0);
+        assert_eq!((&stats["head"], &stats["floor"]), (&described.head.into(), &described.head.into()));
+        assert_ne!(stats["log_id"], described.log_id);
+        let entries = NAMED.iter().flat_map(|partition| shell.json(&["scan", partition])).collect();
+        same(entries, &described.entries);
+        assert_eq!(
+            states(&shell, described.head),
+            BTreeMap::from([(described.head, described.states[&described.head].clone())])
+        );
+        assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    }
 }

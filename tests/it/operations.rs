@@ -166,6 +166,11 @@ fn position() {
 }
 
 #[test]
+fn archive() {
+    plain_drill("archive");
+}
+
+#[test]
 fn standby() {
     plain_drill("standby");
 }

@@ -16,6 +16,7 @@ use super::block::{self, BLOCK_BYTES, ENCODED_BYTES_MAX, Row, RowAt};
 use super::files::{corrupt, unavailable};
 use super::filter;
 use super::index::{BlockAt, Fences, Index, separator};
+use super::read::Passed;
 use super::record::GenerationRecord;
 use super::tree::{CHUNK_BYTES_MAX, Chunk, ChunkTree};
 use crate::backends::BackendError;
@@ -262,12 +263,16 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes on to the first row, of whatever key, whose version is not above `at`; from `to` on (empty: no bound) to any row.
-    pub(super) fn settle(&mut self, at: Position, to: &[u8]) -> Result<(), BackendError> {
+    /// Goes on to the first row, of whatever key, whose version is not above `at`; from `to` on (empty: no bound), and when enough
+    /// was passed, to any row.
+    pub(super) fn settle(&mut self, at: Position, to: &[u8], passed: &mut Passed<'_>) -> Result<(), BackendError> {
         let mut steps = 0;
-        while self.head.as_ref().is_some_and(|head| head.version > at)
-            && (to.is_empty() || self.key().is_some_and(|key| key < to))
+        while let (Some(head), Some(key)) = (&self.head, self.key())
+            && head.version > at
+            && (to.is_empty() || key < to)
+            && !passed.enough(key)
         {
+            passed.bytes += head.end - head.key.start;
             steps += 1;
             self.step_down(steps, at)?;
         }

@@ -12,8 +12,8 @@ use crate::types::{Entry, KeyVersion, Page, Position, Slice, VersionPage};
 
 /// Bytes after which a page ends.
 const PAGE_BYTES: usize = 1 << 20;
-/// Bytes of rows that a page passes over at most: hidden ones cost reading too.
-const PASSED_BYTES: usize = 8 << 20;
+/// Bytes of rows that a page passes over at most, and what is left of a key: hidden ones, and those that came later, cost reading too.
+pub(super) const PASSED_BYTES: usize = if cfg!(test) { 128 << 10 } else { 8 << 20 };
 
 /// The entry of a key at a position.
 pub(super) fn get(
@@ -68,10 +68,11 @@ pub(super) fn page(
     if !to.is_empty() && from >= to {
         return Ok(page);
     }
+    let mut passed = Passed::from(from);
     let mut cursors = Vec::new();
     for generation in generations.iter().rev().filter(|generation| generation.record.oldest <= at) {
         let mut cursor = Cursor::seek(generation.clone(), from)?;
-        cursor.settle(at, to)?;
+        cursor.settle(at, to, &mut passed)?;
         cursors.push(cursor);
     }
     let ranged: Vec<&Generation> = generations
@@ -79,21 +80,22 @@ pub(super) fn page(
         .map(|generation| &**generation)
         .filter(|generation| !generation.ranges().is_empty())
         .collect();
-    let (mut bytes, mut passed) = (0, 0);
+    let mut bytes = 0;
     while let Some(row) = least(&cursors).and_then(Cursor::row) {
         if !to.is_empty() && row.key[..] >= *to {
             break;
         }
-        if page.entries.len() >= limit || bytes >= PAGE_BYTES || passed >= PASSED_BYTES {
+        // With enough passed a cursor may stand at a row that is not seen: no other key below it is either.
+        if page.entries.len() >= limit || bytes >= PAGE_BYTES || passed.enough(&row.key) {
             page.next = Some(row.key);
             break;
         }
         for cursor in &mut cursors {
             if cursor.key().is_some_and(|key| *key == row.key[..]) {
-                passed += cursor.head().map_or(0, |head| head.end - head.key.start);
+                passed.bytes += cursor.head().map_or(0, |head| head.end - head.key.start);
                 cursor.pass(&row.key)?;
             }
-            cursor.settle(at, to)?;
+            cursor.settle(at, to, &mut passed)?;
         }
         let hidden = ranged.iter().any(|generation| generation.ranges().newest(&row.key, at) > Some(row.version));
         if let Some(value) = row.value.filter(|_| !hidden) {
@@ -102,6 +104,26 @@ pub(super) fn page(
         }
     }
     Ok(page)
+}
+
+/// How much a page has passed over that it does not show.
+pub(super) struct Passed<'a> {
+    /// Of rows.
+    pub bytes: usize,
+    /// Where the page begins: that key is passed whatever it costs, so that the next page begins at another.
+    from: &'a [u8],
+}
+
+impl<'a> Passed<'a> {
+    /// Nothing yet, of a page that begins there.
+    pub fn from(from: &'a [u8]) -> Passed<'a> {
+        Passed { bytes: 0, from }
+    }
+
+    /// Whether the page ends before this key.
+    pub fn enough(&self, key: &[u8]) -> bool {
+        self.bytes >= PASSED_BYTES && key > self.from
+    }
 }
 
 /// A page of versions: keys in order, of one key newest first, range deletes as deletes of what they hid.

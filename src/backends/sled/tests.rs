@@ -97,6 +97,54 @@ async fn a_history_goes_on_after_every_reopen() {
     }
 }
 
+/// A page of the past passes over what came later, a bounded part of it at a time, and each begins behind the one before.
+#[tokio::test]
+async fn a_page_of_the_past_ends_among_what_came_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = open(dir.path());
+    // In one generation, as a merge makes them; and one key that was written very many times.
+    let later = (0..4_000).flat_map(|n| {
+        let key = format!("m{n:05}");
+        [put(&key, 2, [n as u8; 500])].into_iter().chain((n == 0).then(|| put(&key, 1, "1")))
+    });
+    let often = (3..2_000).rev().map(|version| put("n", version, [version as u8; 500]));
+    let changes = [put("a", 1, "1")].into_iter().chain(later).chain(often).chain([put("z", 1, "1")]);
+    write(&backend, 2_000, &[1], changes.collect::<Vec<_>>()).await.unwrap();
+    let (mut pages, mut found, mut from) = (0, Vec::new(), Slice::from(&b""[..]));
+    loop {
+        let page = backend.scan(Position(1), &from, b"", 100).await.unwrap();
+        found.extend(page.entries.into_iter().map(|entry| (entry.encoded_key.to_vec(), entry.version.0)));
+        let Some(next) = page.next else { break };
+        assert!(next > from, "{next:?} {from:?}");
+        (pages, from) = (pages + 1, next);
+    }
+    assert_eq!(found, [(b"a".to_vec(), 1), (b"m00000".to_vec(), 1), (b"z".to_vec(), 1)]);
+    let all = 4_000 * 500;
+    assert!(pages >= all / read::PASSED_BYTES - 1, "{pages} pages");
+}
+
+/// No row behind the end of what is asked for is looked at.
+#[test]
+fn a_page_of_the_past_does_not_go_beyond_its_end() {
+    use super::block::Row;
+    use super::generation::{Cursor, Generation, GenerationWriter};
+    let dir = tempfile::tempdir().unwrap();
+    let fs = Env::os().fs;
+    let mut writer = GenerationWriter::create(&fs, dir.path(), 1, 7).unwrap();
+    for n in 0..100 {
+        let (key, value) = (format!("m{n:05}"), Some(b"later"[..].into()));
+        writer.push(&Row { key: key.as_bytes().into(), version: Position(2), value }).unwrap();
+    }
+    let generation = Arc::new(Generation::open(&fs, dir.path(), writer.finish().unwrap(), 1 << 20).unwrap());
+    for (to, stands, passed) in
+        [(&b"m00005"[..], Some(&b"m00005"[..]), 5), (b"m000055", Some(b"m00006"), 6), (b"", None, 100)]
+    {
+        let mut cursor = Cursor::seek(generation.clone(), b"").unwrap();
+        cursor.settle(Position(1), to, &mut read::Passed::from(b"")).unwrap();
+        assert_eq!((cursor.key(), cursor.passed()), (stands, passed));
+    }
+}
+
 #[tokio::test]
 async fn what_the_record_does_not_name_is_removed() {
     let dir = tempfile::tempdir().unwrap();

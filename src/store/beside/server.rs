@@ -40,6 +40,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 struct Served {
     shared: Weak<Shared>,
     threads: Weak<Threads>,
+    /// How long who asks nothing, or takes no answer, is waited for.
+    idle: Duration,
 }
 
 impl Served {
@@ -61,7 +63,7 @@ pub(in crate::store) fn listen(
     runtime: &Handle,
 ) -> io::Result<SocketFile> {
     let (file, listener) = SocketFile::listen(dir, SOCKET_FILE)?;
-    let served = Served { shared: Arc::downgrade(shared), threads: Arc::downgrade(threads) };
+    let served = Served { shared: Arc::downgrade(shared), threads: Arc::downgrade(threads), idle: IDLE };
     let mut ended = shared.ended.subscribe();
     let entered = runtime.enter();
     // It panics on a runtime without I/O, and says so in no other way.
@@ -105,13 +107,16 @@ async fn accept(listener: UnixListener, served: Served) {
     }
 }
 
-/// Sends an answer; who does not take it for so long does not want it.
-async fn tell(to: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> Result<()> {
-    tokio::time::timeout(IDLE, send(to, answer)).await.unwrap_or_else(|_| Err(stalled()))
-}
+impl Served {
+    /// Sends an answer; who does not take it for so long does not want it.
+    async fn tell(&self, to: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> Result<()> {
+        tokio::time::timeout(self.idle, send(to, answer)).await.unwrap_or_else(|_| Err(stalled()))
+    }
 
-async fn flush(to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
-    tokio::time::timeout(IDLE, to.flush()).await.map_or_else(|_| Err(stalled()), |flushed| flushed.map_err(broken))
+    async fn flush(&self, to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+        let flushed = tokio::time::timeout(self.idle, to.flush()).await;
+        flushed.map_or_else(|_| Err(stalled()), |flushed| flushed.map_err(broken))
+    }
 }
 
 fn stalled() -> Error {
@@ -125,8 +130,8 @@ async fn serve(stream: UnixStream, served: Served) -> Result<()> {
         Ok(Some(reader)) => reader,
         Ok(None) => return Ok(()),
         Err(error) => {
-            tell(&mut to, &Answer::from(&error)).await?;
-            return flush(&mut to).await;
+            served.tell(&mut to, &Answer::from(&error)).await?;
+            return served.flush(&mut to).await;
         }
     };
     let hello = Answer::Hello {
@@ -134,25 +139,25 @@ async fn serve(stream: UnixStream, served: Served) -> Result<()> {
         log_id: reader.shared().log.id().to_string(),
         position: reader.position().0,
     };
-    tell(&mut to, &hello).await?;
-    flush(&mut to).await?;
-    while let Ok(request) = tokio::time::timeout(IDLE, receive(&mut from, REQUEST_BYTES_MAX)).await {
+    served.tell(&mut to, &hello).await?;
+    served.flush(&mut to).await?;
+    while let Ok(request) = tokio::time::timeout(served.idle, receive(&mut from, REQUEST_BYTES_MAX)).await {
         let answered = match request {
             Ok(None) => return Ok(()),
             Ok(Some(request)) => answer(request, &reader, &served, &mut to).await,
             Err(error) => Err(error),
         };
         if let Err(error) = answered {
-            tell(&mut to, &Answer::from(&error)).await?;
+            served.tell(&mut to, &Answer::from(&error)).await?;
         }
-        flush(&mut to).await?;
+        served.flush(&mut to).await?;
     }
     Ok(())
 }
 
 /// The reader that the connection asks for; `None` when it went away.
 async fn greet(from: &mut (impl tokio::io::AsyncBufRead + Unpin), served: &Served) -> Result<Option<Reader>> {
-    let hello = tokio::time::timeout(IDLE, receive::<Hello>(from, REQUEST_BYTES_MAX)).await;
+    let hello = tokio::time::timeout(served.idle, receive::<Hello>(from, REQUEST_BYTES_MAX)).await;
     let Ok(Some(hello)) = hello.unwrap_or(Ok(None)) else { return Ok(None) };
     if hello.protocol != PROTOCOL {
         let message = format!(
@@ -172,7 +177,7 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
     match request {
         Request::Get { partition, key } => {
             let entry = reader.get(&partition.0, &key.0).await?;
-            return tell(to, &Answer::Entry(entry.as_ref().map(WireEntry::from))).await;
+            return served.tell(to, &Answer::Entry(entry.as_ref().map(WireEntry::from))).await;
         }
         Request::Stats => {
             let stats = served.store()?.stats().await?;
@@ -186,19 +191,19 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
                 memory_bytes: stats.memory_bytes,
                 base_bytes: stats.base_bytes,
             };
-            return tell(to, &Answer::Stats(stats)).await;
+            return served.tell(to, &Answer::Stats(stats)).await;
         }
         Request::Scan { from, to: end, limit } => {
             let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
             let mut entries = reader.scan_encoded(&from.0, end.0, limit);
             while let Some(entry) = entries.next().await {
-                tell(to, &Answer::Entry(Some(WireEntry::from(&entry?)))).await?;
+                served.tell(to, &Answer::Entry(Some(WireEntry::from(&entry?)))).await?;
             }
         }
         Request::History { from, to: end } => {
             let mut versions = reader.history_encoded(&from.0, end.0);
             while let Some(version) = versions.next().await {
-                tell(to, &Answer::Version(wire_version(&version?))).await?;
+                served.tell(to, &Answer::Version(wire_version(&version?))).await?;
             }
         }
         Request::Diff { a, b, scope } => {
@@ -216,11 +221,11 @@ async fn answer(request: Request, reader: &Reader, served: &Served, to: &mut (im
                     |entry: &Option<Entry>| entry.as_ref().map(|entry| (entry.version.0, Text::from(&entry.value)));
                 let key = Text::from(&difference.encoded_key);
                 let (old, new) = (side(&difference.old), side(&difference.new));
-                tell(to, &Answer::Difference { key, old, new }).await?;
+                served.tell(to, &Answer::Difference { key, old, new }).await?;
             }
         }
     }
-    tell(to, &Answer::End).await
+    served.tell(to, &Answer::End).await
 }
 
 fn wire_version(version: &Version) -> WireVersion {
@@ -241,4 +246,36 @@ fn wire_version(version: &Version) -> WireVersion {
 /// A partition as the name of a JSON member.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::store::{Batch, Context};
+
+    /// What was sent lies where the operating system keeps it; then nothing more goes, and the connection ends with its pin.
+    #[tokio::test]
+    async fn a_client_that_takes_no_answers_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::builder(dir.path().join("s")).create().await.unwrap();
+        let filled = (0..400u32).fold(Batch::new(), |batch, n| batch.set(b"p", &n.to_be_bytes(), &[7; 20_000]));
+        store.write(Context::new("test"), filled).await.unwrap();
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let hello = Hello { protocol: PROTOCOL, at: None };
+        let scan = Request::Scan { from: Text(Vec::new()), to: Text(Vec::new()), limit: None };
+        send(&mut client, &hello).await.unwrap();
+        send(&mut client, &scan).await.unwrap();
+        let (shared, threads) = (Arc::downgrade(store.shared()), Arc::downgrade(store.threads()));
+        // What is asked lies there already, and nothing is ever taken: the outcome does not depend on how long is waited.
+        let served = Served { shared, threads, idle: Duration::from_millis(20) };
+        let error = serve(server, served).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).await.unwrap();
+        assert!(answers.starts_with(b"{\"hello\"") && !answers.ends_with(b"\"end\"\n"));
+        assert!(answers.len() < 4_000_000, "{}", answers.len());
+        store.close().await.unwrap();
+    }
 }
