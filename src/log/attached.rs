@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 
 use super::stream::Check;
-use super::{Draft, Erase, Frames, Head, Log, LogError, LogFiles, Removable, Snapshot, archive, manifest};
+use super::{Archived, Draft, Erase, Frames, Head, Log, LogError, LogFiles, Removable, Snapshot, archive, manifest};
 use crate::env::Env;
 use crate::types::{LogId, Position, Timestamp};
 
@@ -179,12 +179,17 @@ impl Log for AttachedLog {
         _positions: &BTreeSet<Position>,
         _erase: &Erase<'_>,
         _snapshots: &[Snapshot],
+        _redaction: Position,
     ) -> Result<(), LogError> {
         self.refused()
     }
 
-    fn archived_snapshots(&self, _dir: &Path) -> Result<Vec<Snapshot>, LogError> {
+    fn archived(&self, _dir: &Path) -> Result<Archived, LogError> {
         self.refused()
+    }
+
+    fn begins(&self) -> Position {
+        self.floor.position
     }
 
     fn redaction(&self) -> Position {
