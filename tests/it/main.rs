@@ -6,6 +6,7 @@
 mod beside;
 mod cli;
 mod dump;
+mod forks;
 mod golden;
 mod kill;
 mod migrate;
