@@ -7,7 +7,7 @@ use crate::store::{
 };
 use crate::types::{At, Entry, ErrorKind, Position, Result};
 
-use super::command::{AtArgs, Shell};
+use super::command::{AtArgs, Shell, close};
 use super::output::note;
 
 /// A store that can be read.
@@ -79,8 +79,8 @@ impl Shell {
             Ok(reader) => work(&State::Own(store.clone(), reader), self).await,
             Err(error) => Err(error),
         };
-        let closed = store.close().await;
-        done.and_then(|done| closed.map(|()| done))
+        close(&store).await;
+        done
     }
 }
 

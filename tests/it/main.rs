@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod beside;
+mod child;
 mod cli;
 mod dump;
 mod forks;
 mod golden;
 mod kill;
+mod limits;
 mod migrate;
 mod moving;
 mod operations;
