@@ -14,6 +14,7 @@ mod limits;
 mod migrate;
 mod moving;
 mod operations;
+mod overload;
 mod past;
 mod postgres;
 mod postgres_server;
