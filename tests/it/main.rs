@@ -6,6 +6,7 @@
 mod beside;
 mod child;
 mod cli;
+mod disk;
 mod dump;
 mod forks;
 mod golden;
