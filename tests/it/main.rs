@@ -10,6 +10,7 @@ mod disk;
 mod dump;
 mod forks;
 mod golden;
+mod histories;
 mod kill;
 mod limits;
 mod migrate;
