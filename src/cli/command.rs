@@ -4,6 +4,7 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -110,16 +111,17 @@ impl Shell {
         }
     }
 
-    /// Opens the store, does something with it, and closes it whatever came of that.
+    /// Opens the store, does something with it, and closes it whatever came of that. A close that fails is noted: what was done is
+    /// done, and has been answered or will be.
     ///
     /// # Errors
     ///
-    /// That of what was done, else that of opening or closing.
+    /// That of opening, else that of what was done.
     pub async fn with_store<T>(&mut self, work: impl AsyncFnOnce(&Store, &mut Shell) -> Result<T>) -> Result<T> {
         let store = self.open_store().await?;
         let done = work(&store, self).await;
-        let closed = store.close().await;
-        done.and_then(|done| closed.map(|()| done))
+        close(&store).await;
+        done
     }
 
     /// Opens the store.
@@ -129,6 +131,13 @@ impl Shell {
     /// Those of [`Builder::open`].
     pub async fn open_store(&self) -> Result<Store> {
         self.builder().open().await
+    }
+}
+
+/// Closes a store that is not needed any more.
+pub async fn close(store: &Store) {
+    if let Err(error) = store.close().await {
+        output::note(format!("closing the store failed: {}", error.report()));
     }
 }
 
@@ -148,6 +157,7 @@ pub fn main() -> ExitCode {
     };
     let json = command.global.json;
     install_logging(command.global.verbose);
+    outlive_file_size_limit();
     let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let ended = runtime.block_on(command.run());
@@ -231,6 +241,13 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
     }
     ExitCode::from(ErrorKind::Invalid.exit_code())
+}
+
+/// A write beyond the limit of file sizes is an error like others, not the end of the process: the embedded base writes files of
+/// its own.
+fn outlive_file_size_limit() {
+    // Any handler does. Without one the limit ends the process, as it does by default.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
 }
 
 fn install_logging(verbose: u8) {

@@ -12,7 +12,7 @@ use crate::store::{
 };
 use crate::types::{At, Entry, Error, ErrorKind, Position, Result};
 
-use super::command::{AtArgs, Shell};
+use super::command::{AtArgs, Shell, close};
 use super::output::note;
 use super::progress::Progress;
 use super::reading::ArchiveArgs;
@@ -98,8 +98,8 @@ impl Shell {
             Ok(reader) => work(&State::Own(store.clone(), reader), self).await,
             Err(error) => Err(error),
         };
-        let closed = store.close().await;
-        done.and_then(|done| closed.map(|()| done))
+        close(&store).await;
+        done
     }
 
     /// The same, and with an archive also what lies below the floor. That takes room while it lasts: in the directory `TMPDIR`

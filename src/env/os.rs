@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
+use rustix::process::{Resource, getrlimit};
 
 use super::{Clock, Entropy, File, Fs, Lock, OpenMode, Space};
 use crate::types::Timestamp;
@@ -93,14 +94,39 @@ impl Fs for OsFs {
     fn lock(&self, path: &Path, content: &[u8]) -> io::Result<Box<dyn Lock>> {
         let file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
-        file.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
-            fs::TryLockError::Error(error) => error,
-        })?;
+        file.try_lock().map_err(io_of)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = lock_dir(parent)?;
         file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
         file.set_len(0)?;
         file.write_all_at(content, 0)?;
-        Ok(Box::new(OsLock { _file: file }))
+        Ok(Box::new(OsLock { _file: file, _dir: dir }))
+    }
+}
+
+/// Locks a directory too: people remove lock files that they take for stale, and whoever makes the file anew locks another file.
+/// None where the file system locks only what is open for writing, as NFS does.
+fn lock_dir(path: &Path) -> io::Result<Option<fs::File>> {
+    let dir = fs::File::open(path)?;
+    match dir.try_lock().map_err(io_of) {
+        Ok(()) => Ok(Some(dir)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn io_of(error: fs::TryLockError) -> io::Error {
+    match error {
+        fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        fs::TryLockError::Error(error) => error,
+    }
+}
+
+/// Refuses what lies beyond the process's limit of file sizes: the kernel would end a process that does not expect its signal.
+fn check_file_size(end: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if end > limit => Err(io::ErrorKind::FileTooLarge.into()),
+        _ => Ok(()),
     }
 }
 
@@ -113,6 +139,7 @@ impl File for OsFile {
     }
 
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        check_file_size(offset.saturating_add(buffer.len() as u64))?;
         self.0.write_at(buffer, offset)
     }
 
@@ -129,14 +156,19 @@ impl File for OsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // To make a file smaller is allowed, however large it stays.
+        if len > self.len()? {
+            check_file_size(len)?;
+        }
         self.0.set_len(len)
     }
 }
 
 #[derive(Debug)]
 struct OsLock {
-    // The lock lives as long as the open file.
+    // The locks live as long as the open files.
     _file: fs::File,
+    _dir: Option<fs::File>,
 }
 
 impl Lock for OsLock {}

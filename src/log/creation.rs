@@ -104,8 +104,9 @@ impl FileLog {
         manifest::store(fs, &making, 1, &manifest)?;
         manifest.generation = 2;
         manifest::store(fs, &making, 0, &manifest)?;
-        manifest::reserve(fs, &making, 0, 1)?;
-        manifest::reserve(fs, &making, 1, 1)?;
+        for slot in 0..2 {
+            manifest::reserve(fs, &making, manifest::open_slot(fs, &making, slot)?.as_ref(), slot, 1)?;
+        }
         fs.rename(&making, dir).at("rename the new log", dir)?;
         fs.sync_dir(parent).at("sync the directory", parent)?;
         FileLog::open(env, lock, dir, settings, None)

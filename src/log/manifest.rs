@@ -11,7 +11,7 @@ use super::format::{self, FIELDS_AT, FRAMES_AT, Fields, Unusable};
 use super::segment::{self, SegmentId};
 use super::snapshot::Snapshot;
 use super::{Head, LOG_FORMAT, LogError};
-use crate::env::{FileExt as _, Fs, OpenMode};
+use crate::env::{File, FileExt as _, Fs, OpenMode};
 use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 
 const MAGIC: [u8; 8] = *b"LAKELOGM";
@@ -378,14 +378,20 @@ pub(super) fn store(fs: &dyn Fs, dir: &Path, slot: usize, manifest: &Manifest) -
     Ok(())
 }
 
+/// The slot's file, to be given to [`reserve`]. Where it cannot be opened, as when the process has no handle left, nothing has
+/// been touched.
+pub(super) fn open_slot(fs: &dyn Fs, dir: &Path, slot: usize) -> Result<Box<dyn File>, LogError> {
+    let path = slot_path(dir, slot);
+    fs.open(&path, OpenMode::Write).at("open the manifest", &path)
+}
+
 /// Makes sure that a manifest of so many segments fits into the slot's file without growing it, so that a rotation on
 /// a full disk does not fail half way. Reserves ahead; want of room is an error only when it is needed now.
 ///
 /// Errors: `NoSpace` with the slot as it was; `Io`, after which its file must not be trusted.
-pub(super) fn reserve(fs: &dyn Fs, dir: &Path, slot: usize, segments: usize) -> Result<(), LogError> {
+pub(super) fn reserve(fs: &dyn Fs, dir: &Path, file: &dyn File, slot: usize, segments: usize) -> Result<(), LogError> {
     let bytes = |segments: usize| (FIXED_BYTES + segments * ENTRY_BYTES) as u64;
     let path = slot_path(dir, slot);
-    let file = fs.open(&path, OpenMode::Write).at("open the manifest", &path)?;
     let len = file.len().at("read the manifest", &path)?;
     if len >= bytes(segments + RESERVED_AHEAD) {
         return Ok(());

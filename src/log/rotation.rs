@@ -52,7 +52,7 @@ impl FileLog {
     /// `ready` is where a spare is kept: its lock is held until the file has its segment's name, since whoever filled a
     /// spare meanwhile would fill this one.
     ///
-    /// Errors: `NoSpace` with nothing touched; `DurabilityUnknown`, latched.
+    /// Errors: `NoSpace` and `Io` with nothing touched; `DurabilityUnknown`, latched.
     pub(super) fn rotate(
         &self,
         writer: &mut Writer,
@@ -65,7 +65,14 @@ impl FileLog {
         let synced = self.view.lock().synced;
         let before = self.view.lock().manifest.clone();
         let slot = 1 - writer.slot;
-        match manifest::reserve(fs, &self.dir, slot, before.segments.len() + 1) {
+        let file = match manifest::open_slot(fs, &self.dir, slot) {
+            Ok(file) => file,
+            Err(refused) => {
+                *ready = Some(spare);
+                return Err(refused);
+            }
+        };
+        match manifest::reserve(fs, &self.dir, file.as_ref(), slot, before.segments.len() + 1) {
             Ok(()) => {}
             Err(refused @ LogError::NoSpace { .. }) => {
                 *ready = Some(spare);

@@ -173,7 +173,8 @@ pub struct FrameStream {
     to: Position,
     /// Index of the current segment, its reader, the next offset in it.
     current: Option<(usize, SegmentReader, u64)>,
-    /// The state before the next frame; its chain is known only under [`Check::Chain`].
+    /// The state before the next frame. Between a place in the middle of a segment and the first frame from there on, all but the
+    /// position is that of the segment's beginning.
     head: Head,
     /// Where a milestone was last noted in the current segment.
     noted: u64,
@@ -215,6 +216,11 @@ impl FrameStream {
             let sealed = *index + 1 < self.manifest.segments.len();
             // Sealed segments without transactions are passed by too.
             if sealed && self.head.position >= entry.last {
+                // A segment of a copy that went its own way has the same name and tag, and frames without a fault.
+                if self.head.chain != entry.chain {
+                    let detail = "the chain hash at the end of the segment is not that in the manifest";
+                    return Err(corrupt(reader.path(), *offset, entry.first, entry.last, detail));
+                }
                 (self.current, self.head) = (None, entry.head());
                 continue;
             }

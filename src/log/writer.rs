@@ -16,11 +16,12 @@ use tokio::sync::watch;
 
 use super::append::Item;
 use super::archive::Archived;
+use super::error::IoAt as _;
 use super::format::{FrameHeader, FrameKind, MARK_BYTES};
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::recovery::{self, Plan};
 use super::redact::Erase;
-use super::segment::{SegmentId, Spare};
+use super::segment::{MISSING, SegmentId, Spare};
 use super::settings::LogSettings;
 use super::snapshot::Snapshot;
 use super::stream::{self, Check, FrameStream, Milestones, Source};
@@ -232,15 +233,37 @@ impl Writer {
     }
 }
 
+impl FileLog {
+    /// Latches when the active segment is no longer where it was: whoever removed or moved the directory under an open store
+    /// is not to be told of changes as durable that nobody will find.
+    fn check_present(&self) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        writer.check()?;
+        let here = self.env.fs.exists(&writer.path).at("look for the segment", &writer.path)?;
+        if !here {
+            let View { head, synced, .. } = self.view.lock().clone();
+            let gone = io::Error::new(io::ErrorKind::NotFound, format!("{MISSING}, path=`{}`", writer.path.display()));
+            return Err(writer.latch(gone, synced.position.next(), head.position));
+        }
+        Ok(())
+    }
+}
+
 impl Log for FileLog {
     fn upkeep(&self) -> Result<(), LogError> {
+        self.check_present()?;
         self.prepare_spare()
     }
 
     fn close(&self) -> Result<(), LogError> {
         let synced = self.sync();
         let mut writer = self.writer.lock();
-        let closed = synced.and_then(|_| self.leave_marks(&mut writer));
+        let closed = synced.map(|_| {
+            // Everything is durable already. What cannot be marked has fewer witnesses, nothing else.
+            if let Err(error) = self.leave_marks(&mut writer) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the log was closed without its last marks");
+            }
+        });
         // Nothing is written any more, latched or not: the next opener recovers.
         writer.state = State::Closed;
         *self.lock.lock() = None;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot};
 
-use super::engine::{Shared, closed};
+use super::engine::{Room, Shared, closed};
 use super::lane::Lanes;
 use super::recent::Recent;
 use super::settings::Durability;
@@ -43,7 +43,7 @@ struct Batch {
     drafts: Vec<Draft>,
     accepted: Vec<(WriteSet, oneshot::Sender<Result<Position, Refusal>>)>,
     // Room in the queue is given back when the batch is done.
-    rooms: Vec<Option<tokio::sync::OwnedSemaphorePermit>>,
+    rooms: Vec<Room>,
     bytes: usize,
 }
 
@@ -175,7 +175,7 @@ impl Committer {
             }
             return refuse(submission.reply, Refusal::Conflict);
         }
-        let Submission { old_values, prepared, lane, reply, _room, .. } = *submission;
+        let Submission { old_values, prepared, lane, reply, room, .. } = *submission;
         // Recorded time never goes back, whatever the clock does.
         self.last_time = self.last_time.max(self.shared.env.clock.now());
         let position = self.last_given(batch).next();
@@ -206,7 +206,7 @@ impl Committer {
             payload: prepared.payload,
         });
         batch.accepted.push((set, reply));
-        batch.rooms.push(_room);
+        batch.rooms.push(room);
         if let Some(lane) = lane {
             self.lanes.release(lane, position);
         }

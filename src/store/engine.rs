@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::lane::LaneId;
 use super::scrub::ScrubReport;
@@ -78,6 +79,14 @@ pub(crate) struct Shared {
     pub redactions: AtomicBool,
     /// When the retention was last looked at.
     pub retained_at: Mutex<Option<Timestamp>>,
+}
+
+/// A transaction's part of the queue, given back when it is answered.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// How long it may wait for its turn.
+    until: Instant,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A floor that a trim wants, for as long as the trim lasts.
@@ -151,33 +160,41 @@ impl Shared {
         (shared, commands)
     }
 
+    /// Room for a transaction that takes so many bytes in the queue, then in memory; asked for before anything of it is encoded,
+    /// so that who waits costs no more than what its caller holds anyway.
+    ///
+    /// Whoever has room waits with it for memory: when memory is freed, no more comes at once than the queue may hold.
+    /// Both waits end after `write_wait_ms` in all.
+    pub async fn room(&self, bytes: usize) -> Result<Room> {
+        let until = Instant::now() + Duration::from_millis(self.settings.write_wait_ms);
+        let units = bytes.div_ceil(ROOM_UNIT_BYTES).min(room_units(&self.settings)) as u32;
+        let permit = match self.room.clone().try_acquire_many_owned(units) {
+            Ok(permit) => permit,
+            Err(_) => match within(until, self.room.clone().acquire_many_owned(units)).await {
+                Some(Ok(permit)) => permit,
+                Some(Err(_)) => return Err(closed()),
+                None => return Err(overloaded("the queue is full")),
+            },
+        };
+        self.wait_for_memory(until).await?;
+        Ok(Room { until, _permit: permit })
+    }
+
     /// Sends a transaction to the committer and waits for its fate.
     ///
-    /// Waits at most `write_wait_ms` for room; once the transaction is with the committer it waits
-    /// until the fate is known.
+    /// Waits no longer than its room allows for its turn in the queue; once the transaction is with the committer it waits until
+    /// the fate is known.
     pub async fn submit(
         &self,
-        mut submission: Box<Submission>,
+        submission: Box<Submission>,
         answer: oneshot::Receiver<Result<Position, Refusal>>,
     ) -> Result<Position, Refusal> {
         let failed = |error| Err(Refusal::Failed(error));
-        if let Err(error) = self.wait_for_memory().await {
-            return failed(error);
-        }
-        let units = submission.prepared.bytes().div_ceil(ROOM_UNIT_BYTES).min(room_units(&self.settings)) as u32;
-        let room = match self.room.clone().try_acquire_many_owned(units) {
-            Ok(room) => room,
-            Err(_) => match self.within_wait(self.room.clone().acquire_many_owned(units)).await {
-                Some(Ok(room)) => room,
-                Some(Err(_)) => return failed(closed()),
-                None => return failed(overloaded("the queue is full")),
-            },
-        };
-        submission._room = Some(room);
+        let until = submission.room.until;
         match self.queue.try_send(Command::Commit(submission)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Closed(_)) => return failed(closed()),
-            Err(mpsc::error::TrySendError::Full(command)) => match self.within_wait(self.queue.send(command)).await {
+            Err(mpsc::error::TrySendError::Full(command)) => match within(until, self.queue.send(command)).await {
                 Some(Ok(())) => {}
                 Some(Err(_)) => return failed(closed()),
                 None => return failed(overloaded("the queue is full")),
@@ -202,7 +219,7 @@ impl Shared {
     }
 
     /// Waits while memory is above the hard limit.
-    async fn wait_for_memory(&self) -> Result<()> {
+    async fn wait_for_memory(&self, until: Instant) -> Result<()> {
         let full = || self.view.layers().bytes() >= self.settings.memtable_hard_bytes;
         if !full() {
             return Ok(());
@@ -218,7 +235,7 @@ impl Shared {
                 freed.await;
             }
         };
-        match self.within_wait(freed).await {
+        match within(until, freed).await {
             Some(()) => Ok(()),
             None => {
                 let cause = self.checkpoint_failure.lock().clone();
@@ -226,10 +243,6 @@ impl Shared {
                 Err(overloaded(&format!("memory for recent writes is full, cause=`{cause}`")))
             }
         }
-    }
-
-    async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
-        tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
     }
 
     /// Where the history begins that the next checkpoint keeps.
@@ -304,6 +317,10 @@ impl Shared {
     pub fn lane_id(&self) -> LaneId {
         LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+async fn within<F: Future>(until: Instant, future: F) -> Option<F::Output> {
+    tokio::time::timeout_at(until, future).await.ok()
 }
 
 /// The queue's room in units.

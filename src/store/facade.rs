@@ -12,9 +12,9 @@ use tracing::Instrument as _;
 use super::batch::Batch;
 use super::builder::Builder;
 use super::context::Context;
-use super::engine::{Shared, closed};
+use super::engine::{Room, Shared, closed};
 use super::lane::{LaneId, Reads};
-use super::prepare::{Prepared, check_readable};
+use super::prepare::{Prepared, check_readable, room_bytes};
 use super::reader::{EntryStream, Reader, ScanOptions};
 use super::requests;
 use super::submission::{Command, Refusal, Submission};
@@ -209,9 +209,10 @@ impl Store {
             }
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
             let Attempt { read_at, reads, events, restored, pins } = attempt;
+            let room = self.shared.room(room_bytes(&events, &restored)).await?;
             let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
             let attempt = Attempt { pins, ..Attempt::of(read_at, reads.clone()) };
-            match self.submit(attempt, prepared, lane.as_ref().map(|lane| lane.id)).await {
+            match self.submit(attempt, prepared, room, lane.as_ref().map(|lane| lane.id)).await {
                 Ok(position) => return Ok(Committed { position, answer, repeated: false }),
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::Conflict) => losses += 1,
@@ -236,10 +237,12 @@ impl Store {
 
     /// The same, also with no events at all.
     pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
+        let bytes = room_bytes(&events, &[]);
+        let mut room = self.shared.room(bytes).await?;
         let prepared = Prepared::new(&self.shared, context, Bytes::new(), events, Vec::new())?;
         let blind = |read_at| Attempt::of(read_at, Reads::default());
         if prepared.indexed.is_empty() {
-            return match self.submit(blind(Position::ZERO), prepared, None).await {
+            return match self.submit(blind(Position::ZERO), prepared, room, None).await {
                 Ok(position) => Ok(position),
                 Err(Refusal::Failed(error)) => Err(error),
                 Err(Refusal::Conflict) => Err(Error::new(ErrorKind::Internal, "a write that read nothing lost")),
@@ -248,10 +251,10 @@ impl Store {
         loop {
             let pin = self.shared.view.pins().pin();
             let attempt = blind(pin.position());
-            match self.submit(attempt, prepared.clone(), None).await {
+            match self.submit(attempt, prepared.clone(), room, None).await {
                 Ok(position) => return Ok(position),
                 Err(Refusal::Failed(error)) => return Err(error),
-                Err(Refusal::Conflict) => {}
+                Err(Refusal::Conflict) => room = self.shared.room(bytes).await?,
             }
         }
     }
@@ -261,6 +264,7 @@ impl Store {
         &self,
         attempt: Attempt,
         prepared: Prepared,
+        room: Room,
         lane: Option<LaneId>,
     ) -> Result<Position, Refusal> {
         let mut old_values = Vec::with_capacity(prepared.indexed.len());
@@ -271,7 +275,7 @@ impl Store {
         }
         let (reply, answer) = oneshot::channel();
         let Attempt { read_at, reads, pins: _pins, .. } = attempt;
-        let submission = Submission { read_at, reads, old_values, prepared, lane, reply, _room: None };
+        let submission = Submission { read_at, reads, old_values, prepared, lane, reply, room };
         self.shared.submit(Box::new(submission), answer).await
     }
 

@@ -62,6 +62,8 @@ mod gate;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod past_tests;
 #[cfg(test)]
 mod races;

@@ -21,8 +21,6 @@ pub(crate) struct Prepared {
     /// Which writes of `set` an index covers.
     pub indexed: Vec<usize>,
     pub request: Option<Request>,
-    /// Bytes of the write set that are not in the payload.
-    pub restored_bytes: usize,
 }
 
 impl Prepared {
@@ -42,7 +40,6 @@ impl Prepared {
         }
         let request =
             context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
-        let restored_bytes = restored.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
         let set = project_events(&events, restored);
         let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), &events);
         if payload.len() > Limits::TRANSACTION_BYTES_MAX {
@@ -53,19 +50,26 @@ impl Prepared {
         let digest = Digest::of(&salt, &payload);
         let covered = set.writes.iter().enumerate().filter(|(_, write)| shared.indexes.covers(&write.key));
         let indexed = covered.map(|(at, _)| at).collect();
-        Ok(Prepared { payload, salt, digest, set, indexed, request, restored_bytes })
+        Ok(Prepared { payload, salt, digest, set, indexed, request })
     }
 
     /// The writes that an index covers.
     pub fn indexed_writes(&self) -> impl Iterator<Item = &Write> {
         self.indexed.iter().filter_map(|&at| self.set.writes.get(at))
     }
+}
 
-    /// What the transaction takes of the queue's room, in bytes.
-    pub fn bytes(&self) -> usize {
-        // Payload and write set hold the same bytes once each.
-        2 * self.payload.len() + self.restored_bytes + 512
-    }
+/// What a transaction takes of the queue's room once it is prepared, in bytes: payload and write set hold the same bytes once each.
+pub(crate) fn room_bytes(events: &[Event], restored: &[Restored]) -> usize {
+    let of = |event: &Event| match event {
+        Event::Set { partition, key, value } => partition.len() + key.len() + value.len(),
+        Event::Delete { partition, key } => partition.len() + key.len(),
+        Event::RequestsExpired { requests } => requests.iter().map(|(_, id)| id.len() + 8).sum(),
+        // Not many bytes, and not many of them in a transaction.
+        _ => 64,
+    };
+    let restored: usize = restored.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    2 * events.iter().map(of).sum::<usize>() + restored + 512
 }
 
 fn too_large(what: &str, found: usize, max: usize) -> Error {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::lane::Reads;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, room_bytes};
 use super::submission::Refusal;
 use super::transaction::Attempt;
 use crate::event::Event;
@@ -55,9 +55,10 @@ impl Store {
             let keys = requests.iter().map(|(_, id)| Key::new(REQUESTS, id.as_bytes())).collect();
             let reads = Reads { keys, ranges: Vec::new() };
             let events = vec![Event::RequestsExpired { requests }];
+            let room = shared.room(room_bytes(&events, &[])).await?;
             let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events, Vec::new())?;
             let attempt = Attempt::of(pin.position(), reads);
-            match self.submit(attempt, prepared, None).await {
+            match self.submit(attempt, prepared, room, None).await {
                 Ok(_) => forgotten += count,
                 Err(Refusal::Conflict) => {}
                 Err(Refusal::Failed(error)) => return Err(error),

@@ -22,17 +22,17 @@ pub struct Settings {
     /// Recent writes held in memory before a checkpoint starts, in bytes. Default 64 MiB.
     pub memtable_soft_bytes: usize,
     /// Recent writes held in memory before writers have to wait, in bytes. Default 256 MiB; at least
-    /// the soft limit.
+    /// the soft limit. What the queue holds by then still goes in, so it can become this and `queue_bytes_max`.
     pub memtable_hard_bytes: usize,
     /// Log bytes since the last checkpoint after which one starts, so that an open replays little.
     /// Default 256 MiB.
     pub checkpoint_log_bytes: u64,
     /// Transactions waiting for the committer. Default 4096. More callers wait.
     pub queue_transactions_max: usize,
-    /// Bytes of transactions waiting for the committer. Default 256 MiB; at least one transaction
-    /// (64 MiB). More callers wait.
+    /// Bytes of transactions waiting for the committer, encoded and projected. Default 256 MiB; at least one transaction
+    /// (64 MiB). More callers wait, with nothing but what they were called with.
     pub queue_bytes_max: usize,
-    /// How long a writer waits for room in the queue or in memory before it gets `unavailable`, in
+    /// How long a writer waits for room in the queue and in memory, together, before it gets `unavailable`, in
     /// milliseconds. Default 10,000.
     pub write_wait_ms: u64,
     /// How long a request id is remembered at least, in hours of recorded time. Default 168 (7 days).

@@ -1,7 +1,8 @@
 //! What callers send to the committer, and what they get back.
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::engine::Room;
 use super::lane::{LaneId, Reads};
 use super::prepare::Prepared;
 use crate::types::{Error, Position, Slice};
@@ -37,7 +38,7 @@ pub(crate) struct Submission {
     pub lane: Option<LaneId>,
     pub reply: oneshot::Sender<Result<Position, Refusal>>,
     /// Room in the queue, given back when the answer is sent.
-    pub _room: Option<OwnedSemaphorePermit>,
+    pub room: Room,
 }
 
 /// Why a submission was not committed.

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Mutex<Vec<JoinHandle<()>>>,
-    /// Dropped to stop upkeep and scrub at once.
+    /// Dropped to stop upkeep, scrub and the wait after a failed checkpoint at once.
     stop: Mutex<Vec<std_mpsc::Sender<()>>>,
     shared: Arc<Shared>,
 }
@@ -36,11 +36,14 @@ impl Threads {
     pub fn start(shared: &Arc<Shared>, committer: Committer, handle: &Handle) -> Result<Threads> {
         let (stop_upkeep, stopped) = std_mpsc::channel();
         let (stop_scrub, scrub_stopped) = std_mpsc::channel();
-        let stop = Mutex::new(vec![stop_upkeep, stop_scrub]);
+        let (stop_checkpoints, checkpoints_stopped) = std_mpsc::channel();
+        let stop = Mutex::new(vec![stop_upkeep, stop_scrub, stop_checkpoints]);
         let threads = Threads { handles: Mutex::default(), stop, shared: shared.clone() };
         threads.spawn("lakelog-commit", move || committer.run())?;
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
-        threads.spawn("lakelog-checkpoint", move || runtime.block_on(checkpoints(&checkpoint_shared)))?;
+        threads.spawn("lakelog-checkpoint", move || {
+            runtime.block_on(checkpoints(&checkpoint_shared, &checkpoints_stopped));
+        })?;
         let upkeep_shared = shared.clone();
         threads.spawn("lakelog-upkeep", move || upkeep(&upkeep_shared, &stopped))?;
         if shared.settings.scrub_bytes_per_second > 0 {
@@ -90,7 +93,8 @@ impl Drop for Threads {
     }
 }
 
-async fn checkpoints(shared: &Arc<Shared>) {
+/// Has a thread of its own, so what blocks it delays nobody.
+async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
     while !shared.closing.load(Ordering::Acquire) {
         shared.checkpoint_due.notified().await;
         if shared.closing.load(Ordering::Acquire) {
@@ -98,7 +102,14 @@ async fn checkpoints(shared: &Arc<Shared>) {
         }
         if let Err(error) = checkpoint::run(shared).await {
             tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
-            tokio::time::sleep(RETRY).await;
+            // Not a timer of the runtime: that may be shutting down with the store still open, and its timers panic then.
+            if let Err(std_mpsc::RecvTimeoutError::Disconnected) = stopped.recv_timeout(RETRY) {
+                return;
+            }
+            // Whoever waits for memory has asked for it once, and waits.
+            if shared.view.layers().bytes() >= shared.settings.memtable_soft_bytes {
+                shared.checkpoint_due.notify_one();
+            }
             continue;
         }
         loop {

@@ -24,6 +24,8 @@ use crate::types::{At, Entry, Error, ErrorKind, Key, KeyRange, Position, Result}
 
 /// Marks that an error names.
 const NAMED_MAX: usize = 8;
+/// Merges that a trim waits for; what they leave is merged in the background.
+const FORGETTING_MERGES_MAX: usize = 64;
 /// With this much room over several times the base, nobody asks how large the snapshot will be.
 const AMPLE_BYTES: u64 = 64 << 20;
 
@@ -340,7 +342,12 @@ impl Trim<'_> {
             // A checkpoint needs a position of its own to be stamped with, and the audit should say who trimmed.
             self.store.append(&context, Vec::new()).await?;
             checkpoint::run(shared).await?;
-            while checkpoint::maintain(shared).await? {}
+            // Others write and checkpoint meanwhile, so there may always be more to merge: a trim does not wait for the end of that.
+            for _ in 0..FORGETTING_MERGES_MAX {
+                if !checkpoint::maintain(shared).await? {
+                    break;
+                }
+            }
             Ok::<(), Error>(())
         };
         if let Err(error) = forgotten.await {

@@ -20,6 +20,11 @@ impl Shell {
         Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned() }
     }
 
+    /// The same in this directory.
+    pub fn within(dir: TempDir) -> Shell {
+        Shell { dir, store: "store".to_owned() }
+    }
+
     /// A path beside the store.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -4,13 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod beside;
+mod child;
 mod cli;
+mod disk;
 mod dump;
+mod forks;
 mod golden;
+mod histories;
 mod kill;
+mod limits;
 mod migrate;
 mod moving;
 mod operations;
+mod overload;
 mod past;
 mod postgres;
 mod postgres_server;

@@ -404,7 +404,7 @@ fn nothing_is_left_for_later() {
 #[test]
 fn scripts_are_executable() {
     use std::os::unix::fs::PermissionsExt;
-    for script in [".ci/run", "scripts/test", "scripts/tour", "scripts/install-missing"] {
+    for script in [".ci/run", "scripts/linearizability", "scripts/test", "scripts/tour", "scripts/install-missing"] {
         let mode = fs::metadata(root().join(Path::new(script))).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} is not executable");
     }
