@@ -6,22 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, oneshot, watch};
 
+use super::committer::{Committer, Turn};
 use super::lane::LaneId;
+use super::queue::{Closed, Place, Queue};
 use super::scrub::ScrubReport;
 use super::settings::Settings;
-use super::submission::{Command, Refusal, Submission};
+use super::submission::{Answered, Command, Refusal, Submission};
 use crate::env::{Env, SocketFile};
 use crate::log::{Log, LogError};
 use crate::projection::{IndexSet, Scanner, View, redaction_key};
 use crate::types::{
     Entry, Error, ErrorKind, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Slice, Timestamp,
 };
-
-/// The unit of [`Shared::room`]: a semaphore counts to less than the bytes of a large queue.
-const ROOM_UNIT_BYTES: usize = 1024;
 
 /// State shared by all handles and threads of an open store.
 #[derive(Debug)]
@@ -33,9 +32,7 @@ pub(crate) struct Shared {
     pub indexes: IndexSet,
     /// The indexes that the next checkpoint holds whole.
     pub built: Mutex<Vec<ProjectionVersion>>,
-    pub queue: mpsc::Sender<Command>,
-    /// Room for waiting transactions, in units of [`ROOM_UNIT_BYTES`].
-    pub room: Arc<Semaphore>,
+    pub queue: Queue,
     /// Rung when memory was freed.
     pub memory_freed: Notify,
     /// Rung when a checkpoint is due.
@@ -106,39 +103,58 @@ impl Shared {
     /// until the fate is known.
     pub async fn submit(
         &self,
-        mut submission: Box<Submission>,
-        answer: oneshot::Receiver<Result<Position, Refusal>>,
+        submission: Box<Submission>,
+        answer: oneshot::Receiver<Answered>,
+        committer: Option<&Mutex<Committer>>,
     ) -> Result<Position, Refusal> {
         let failed = |error| Err(Refusal::Failed(error));
-        if let Err(error) = self.wait_for_memory().await {
+        // What hardly ever happens lies elsewhere: a timer is large, and every write would carry it along.
+        if self.memory_is_full()
+            && let Err(error) = Box::pin(self.wait_for_memory()).await
+        {
             return failed(error);
         }
-        let units = submission.prepared.bytes().div_ceil(ROOM_UNIT_BYTES).min(room_units(&self.settings)) as u32;
-        let room = match self.room.clone().try_acquire_many_owned(units) {
-            Ok(room) => room,
-            Err(_) => match self.within_wait(self.room.clone().acquire_many_owned(units)).await {
-                Some(Ok(room)) => room,
-                Some(Err(_)) => return failed(closed()),
+        let bytes = submission.prepared.bytes();
+        let place = match self.queue.try_enter(bytes) {
+            Ok(Some(place)) => place,
+            Err(Closed) => return failed(closed()),
+            Ok(None) => match Box::pin(self.within_wait(self.queue.enter(bytes))).await {
+                Some(Ok(place)) => place,
+                Some(Err(Closed)) => return failed(closed()),
                 None => return failed(overloaded("the queue is full")),
             },
         };
-        submission._room = Some(room);
-        match self.queue.try_send(Command::Commit(submission)) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Closed(_)) => return failed(closed()),
-            Err(mpsc::error::TrySendError::Full(command)) => match self.within_wait(self.queue.send(command)).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return failed(closed()),
-                None => return failed(overloaded("the queue is full")),
-            },
+        if let Err(Closed) = self.hand_over(place, submission, committer) {
+            return failed(closed());
         }
-        answer.await.unwrap_or_else(|_| failed(closed()))
+        answer.await.map_or_else(|_| failed(closed()), |answered| answered.fate)
+    }
+
+    /// Leaves a transaction to the committer's thread, or commits it here where the settings want it and this thread may block.
+    fn hand_over(
+        &self,
+        place: Place<'_>,
+        submission: Box<Submission>,
+        committer: Option<&Mutex<Committer>>,
+    ) -> Result<(), Closed> {
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.runtime_flavor());
+        let blocks = runtime.as_ref().is_none_or(|flavor| *flavor == RuntimeFlavor::MultiThread);
+        let Some(mut turn) = committer.filter(|_| blocks).and_then(Turn::try_take) else {
+            return self.queue.push(place, submission, true);
+        };
+        self.queue.push(place, submission, false)?;
+        match runtime {
+            Some(_) => tokio::task::block_in_place(|| turn.step()),
+            None => turn.step(),
+        };
+        // What came meanwhile has woken the committer's thread, which waits for this turn to end.
+        Ok(())
     }
 
     /// Sends a command that has no size and waits for its answer.
     pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(command(reply)).await.map_err(|_| closed())?;
+        self.queue.command(command(reply)).map_err(|Closed| closed())?;
         answer.await.map_err(|_| closed())
     }
 
@@ -150,18 +166,18 @@ impl Shared {
         Ok(())
     }
 
+    fn memory_is_full(&self) -> bool {
+        self.view.layers().bytes() >= self.settings.memtable_hard_bytes
+    }
+
     /// Waits while memory is above the hard limit.
     async fn wait_for_memory(&self) -> Result<()> {
-        let full = || self.view.layers().bytes() >= self.settings.memtable_hard_bytes;
-        if !full() {
-            return Ok(());
-        }
         self.checkpoint_due.notify_one();
         let freed = async {
             loop {
                 let freed = self.memory_freed.notified();
                 // Whoever closes the store has set this before waking us; what follows says it to the caller.
-                if !full() || self.closing.load(Ordering::Acquire) {
+                if !self.memory_is_full() || self.closing.load(Ordering::Acquire) {
                     return;
                 }
                 freed.await;
@@ -177,7 +193,12 @@ impl Shared {
         }
     }
 
-    async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
+    /// What a future gives within the time that a writer waits; without a runtime there are no timers, and it waits as long as
+    /// it takes.
+    pub async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
+        if Handle::try_current().is_err() {
+            return Some(future.await);
+        }
         tokio::time::timeout(Duration::from_millis(self.settings.write_wait_ms), future).await.ok()
     }
 
@@ -253,11 +274,6 @@ impl Shared {
     pub fn lane_id(&self) -> LaneId {
         LaneId(self.lanes.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-/// The queue's room in units.
-pub(crate) fn room_units(settings: &Settings) -> usize {
-    (settings.queue_bytes_max / ROOM_UNIT_BYTES).min(u32::MAX as usize >> 4)
 }
 
 /// Runs what blocks, for as long as reading files takes, beside the tasks that callers share a thread with.

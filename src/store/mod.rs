@@ -23,6 +23,7 @@ mod open;
 mod pages;
 mod past;
 mod prepare;
+mod queue;
 mod reader;
 mod recent;
 mod redact;
@@ -67,6 +68,8 @@ mod simulation;
 mod tests;
 #[cfg(test)]
 mod trims;
+#[cfg(test)]
+mod turns;
 
 pub use batch::{Batch, Predicate};
 pub use beside::{BesideReader, BesideStream};
@@ -88,7 +91,7 @@ pub use retention::Retention;
 pub use rewind::Rewound;
 pub use scrub::{ScrubDamage, ScrubReport};
 pub(crate) use seed::seed;
-pub use settings::{Durability, Settings};
+pub use settings::{CommitOn, Durability, Settings};
 pub use stats::Stats;
 pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};

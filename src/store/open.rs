@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tracing::Instrument as _;
 
 use super::beside;
 use super::builder::Builder;
 use super::checkpoint::write_frozen;
 use super::committer::Committer;
-use super::engine::{Shared, room_units};
+use super::engine::Shared;
 use super::facade::Store;
 use super::indexing;
+use super::queue::Queue;
 use super::replay::apply;
 use super::scrub::ScrubReport;
 use super::seed::seed;
@@ -129,17 +130,15 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         stamped = Some(seed(env, &dir, log.id(), &snapshot, &builder.indexes, base.as_ref(), log.redaction()).await?);
         trusted = snapshot.head.position;
     }
-    let (queue, commands) = mpsc::channel(builder.settings.queue_transactions_max);
     let scrub = Mutex::new(ScrubReport::load(&builder.env, &builder.dir));
     let shared = Arc::new(Shared {
-        room: Arc::new(Semaphore::new(room_units(&builder.settings))),
+        queue: Queue::new(&builder.settings),
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
         env: builder.env,
         settings: builder.settings,
         log: Arc::new(log),
         built: Mutex::new(indexing::projections(&builder.indexes, stamped.as_deref())),
         indexes: builder.indexes,
-        queue,
         memory_freed: Notify::new(),
         checkpoint_due: Notify::new(),
         log_bytes: AtomicU64::new(0),
@@ -163,7 +162,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     });
     replay(&shared, trusted).await?;
     shared.keeps_history.store(shared.settings.history, Ordering::Release);
-    let committer = Committer::new(shared.clone(), commands);
+    let committer = Committer::new(shared.clone());
     Ok(Opened { shared, committer })
 }
 
