@@ -334,7 +334,7 @@ impl Store {
         // The base may block for as long as it writes: not on a thread that callers' tasks share.
         let (shared, runtime) = (self.shared.clone(), tokio::runtime::Handle::current());
         let done =
-            tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run(&shared)));
+            tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run_beside_writers(&shared)));
         done.await.map_err(|error| Error::new(ErrorKind::Internal, "the checkpoint panicked").with_source(error))?
     }
 

@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::beside;
 use super::builder::Builder;
-use super::checkpoint::write_frozen;
+use super::checkpoint::{Pace, write_frozen};
 use super::committer::Committer;
 use super::engine::Shared;
 use super::facade::Store;
@@ -324,7 +324,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
-            match write_frozen(shared, position, None).await {
+            match write_frozen(shared, position, None, Pace::Full).await {
                 Ok(_) => shared.log_bytes.store(0, Ordering::Relaxed),
                 // On a full disk, or without a connection: what fits into memory is served all the same, as it would be had the store
                 // been open. The next checkpoint writes it.

@@ -105,7 +105,7 @@ async fn checkpoints(shared: &Arc<Shared>) {
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = checkpoint::run(shared).await {
+        if let Err(error) = checkpoint::run_beside_writers(shared).await {
             tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
             tokio::time::sleep(RETRY).await;
             continue;
