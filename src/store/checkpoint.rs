@@ -80,7 +80,7 @@ pub(crate) async fn write_frozen(
             let keep = shared.view.pins().pinned(to);
             let kept = if stamp.history.is_some() { Keep::All } else { Keep::Seen(keep.clone()) };
             let changes = changes(table.clone(), kept);
-            let changes = if pace == Pace::Full { changes } else { Paced::new(shared, changes) };
+            let changes: Changes<'_> = if pace == Pace::Full { changes } else { Box::new(Paced::new(shared, changes)) };
             if let Err(error) = base.write(&stamp, &keep, changes).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
                 return Err(Error::from(error));
@@ -121,9 +121,9 @@ const PACED_CHANGES: usize = 256;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 impl<'a> Paced<'a> {
-    fn new(shared: &'a Shared, changes: Changes<'a>) -> Changes<'a> {
+    fn new(shared: &'a Shared, changes: Changes<'a>) -> Paced<'a> {
         let published = shared.view.pins().published();
-        Box::new(Paced { shared, changes, passed: 0, since: Instant::now(), published })
+        Paced { shared, changes, passed: 0, since: Instant::now(), published }
     }
 
     fn pause(&mut self) {

@@ -47,6 +47,7 @@ pub(crate) struct Committer {
 #[derive(Debug, Default)]
 struct Batch {
     drafts: Vec<Draft>,
+    #[expect(clippy::vec_box, reason = "they are large, and go back to their callers as they came")]
     accepted: Vec<Box<Submission>>,
     bytes: usize,
 }

@@ -97,6 +97,13 @@ fn a_figure_has_the_members_of_the_contract() {
 }
 
 #[test]
+fn what_is_recorded_in_the_tree_names_figures_that_there_are() {
+    let recorded = recorded(include_str!("../../../benches/recorded.jsonl")).unwrap();
+    let known = |figure: &Figure| NAMES.contains(&&figure.name[..]) && figure.ratio.is_some_and(|ratio| ratio > 0.0);
+    assert!(!recorded.is_empty() && recorded.iter().all(known), "{recorded:?}");
+}
+
+#[test]
 fn the_ratio_is_that_of_rounds_not_of_medians() {
     // The disk was slow for both in the first round, and for one of them in the last.
     let figure = Figure::rate("a", &[1.0, 90.0, 80.0], "x", &[2.0, 100.0, 1.0], 0.5);
