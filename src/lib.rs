@@ -84,11 +84,11 @@ pub use env::Env;
 pub use kv::{KeyValue, Kv, KvError, KvPredicate, KvScan, KvToken, KvValue};
 pub use projection::{Index, IndexEntry};
 pub use store::{
-    Answer, Archive, ArchiveGap, ArchivedPast, Batch, BesideReader, BesideStream, Builder, Committed, Context, Cursor,
-    Delivered, Delivery, Dependent, DiffOptions, Difference, Differences, Durability, EntryStream, Filter, History,
-    Mark, Origin, Predicate, Reader, Redact, RedactOptions, Redacted, RequestId, Retention, Rewound, ScanOptions,
-    ScrubDamage, ScrubReport, Settings, Stats, Store, SubscribeFrom, Subscription, TrimOptions, Trimmed, Tx, Undo,
-    Version,
+    Answer, Archive, ArchiveGap, ArchivedPast, Batch, BesideReader, BesideStream, Builder, CommitOn, Committed,
+    Context, Cursor, Delivered, Delivery, Dependent, DiffOptions, Difference, Differences, Durability, EntryStream,
+    Filter, History, Mark, Origin, Predicate, Reader, Redact, RedactOptions, Redacted, RequestId, Retention, Rewound,
+    ScanOptions, ScrubDamage, ScrubReport, Settings, Stats, Store, SubscribeFrom, Subscription, TrimOptions, Trimmed,
+    Tx, Undo, Version,
 };
 pub use types::{
     At, Digest, Entry, Error, ErrorKind, Hash, Key, KeyRange, KeyVersion, Limits, LogId, LogStamp, OWN_PARTITION_BYTE,

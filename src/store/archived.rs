@@ -136,8 +136,7 @@ impl Archive {
             }
         });
         let view = rebuild(begins, frames, self.log.id(), &indexes, base, MEMTABLE_BYTES, |_| {}).await?;
-        // Nobody takes commands: the other end of the queue is dropped.
-        let (shared, _) = Shared::new(Parts {
+        let shared = Shared::new(Parts {
             env: self.env.clone(),
             settings: Settings::default(),
             log: Arc::new(self.log),
@@ -149,6 +148,8 @@ impl Archive {
             keeps_history: true,
             redaction: Position::ZERO,
         });
+        // Nobody takes commands.
+        shared.queue.close();
         Ok(ArchivedPast { shared: Arc::new(shared), states: from..=to, scratch: Some(scratch) })
     }
 }

@@ -1,36 +1,52 @@
 //! Checkpoints: bringing frozen memtables into the base, in the background.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 use tracing::Instrument as _;
 
 use super::engine::Shared;
 use super::submission::Command;
-use crate::backends::Backend;
-use crate::projection::{Keep, changes};
+use crate::backends::{Backend, BackendError, Change, Changes};
+use crate::projection::{Keep, Memtable, changes};
 use crate::types::{Error, ErrorKind, Hash, Position, ProjectionVersion, Result, Stamp};
 
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
 /// the position reached. Only what is synced is written. One at a time; others wait.
 pub(crate) async fn run(shared: &Arc<Shared>) -> Result<Position> {
     let _one = shared.checkpointing.lock().await;
-    freeze_and_write(shared, None).await
+    freeze_and_write(shared, None, Pace::Full).await
+}
+
+/// The same on a thread that may sleep, leaving the processor to writers as long as there is memory for what they write.
+pub(crate) async fn run_beside_writers(shared: &Arc<Shared>) -> Result<Position> {
+    let _one = shared.checkpointing.lock().await;
+    freeze_and_write(shared, None, Pace::BesideWriters).await
 }
 
 /// The same, after which the base holds the given indexes whole: what was missing of them is in the memtables.
 pub(crate) async fn run_as(shared: &Arc<Shared>, built: Vec<ProjectionVersion>) -> Result<Position> {
     let _one = shared.checkpointing.lock().await;
-    let done = freeze_and_write(shared, Some(&built)).await?;
+    let done = freeze_and_write(shared, Some(&built), Pace::Full).await?;
     *shared.built.lock() = built;
     Ok(done)
 }
 
-async fn freeze_and_write(shared: &Arc<Shared>, built: Option<&[ProjectionVersion]>) -> Result<Position> {
+/// How a checkpoint shares the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as it goes.
+    Full,
+    /// Sleeps as long as it works while somebody writes. Where writers keep every core busy, a checkpoint that did not would
+    /// take a share like any of their threads; and it has time, until memory is half-way to where writers have to wait.
+    BesideWriters,
+}
+
+async fn freeze_and_write(shared: &Arc<Shared>, built: Option<&[ProjectionVersion]>, pace: Pace) -> Result<Position> {
     let frozen_at = shared.ask(Command::Freeze).await??;
     let span = tracing::debug_span!("checkpoint", position = %frozen_at);
-    let done = write_frozen(shared, frozen_at, built).instrument(span).await;
+    let done = write_frozen(shared, frozen_at, built, pace).instrument(span).await;
     *shared.checkpoint_failure.lock() = done.as_ref().err().map(Error::report);
     done
 }
@@ -41,6 +57,7 @@ pub(crate) async fn write_frozen(
     shared: &Shared,
     frozen_at: Position,
     built: Option<&[ProjectionVersion]>,
+    pace: Pace,
 ) -> Result<Position> {
     let started = Instant::now();
     loop {
@@ -68,17 +85,74 @@ pub(crate) async fn write_frozen(
                     (keep.clone(), Keep::Seen(keep))
                 }
             };
-            if let Err(error) = base.write(&stamp, &keep, changes(table, kept)).await {
+            let changes = changes(table.clone(), kept);
+            let changes: Changes<'_> = if pace == Pace::Full { changes } else { Box::new(Paced::new(shared, changes)) };
+            if let Err(error) = base.write(&stamp, &keep, changes).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
                 return Err(Error::from(error));
             }
         }
         shared.view.rest_on(to);
         shared.memory_freed.notify_waiters();
+        free(table).await;
     }
     histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
     tracing::debug!("checkpoint written");
     Ok(frozen_at)
+}
+
+/// Frees a memtable that no reader gets any more. Here, not where the last look at it ends: that may be the committer, and
+/// a million entries take it a tenth of a second, in which nobody's write is answered.
+async fn free(table: Arc<Memtable>) {
+    // A look ends by itself, at the latest with the page of a scan.
+    let mut patience = 1000;
+    while Arc::strong_count(&table) > 1 && patience > 0 {
+        patience -= 1;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Changes that take their time.
+struct Paced<'a> {
+    shared: &'a Shared,
+    changes: Changes<'a>,
+    passed: usize,
+    since: Instant,
+    published: Position,
+}
+
+/// Changes between two looks at the clock.
+const PACED_CHANGES: usize = 256;
+/// The longest sleep.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+impl<'a> Paced<'a> {
+    fn new(shared: &'a Shared, changes: Changes<'a>) -> Paced<'a> {
+        let published = shared.view.pins().published();
+        Paced { shared, changes, passed: 0, since: Instant::now(), published }
+    }
+
+    fn pause(&mut self) {
+        let published = self.shared.view.pins().published();
+        let settings = &self.shared.settings;
+        let half_way = settings.memtable_soft_bytes / 2 + settings.memtable_hard_bytes / 2;
+        if published != self.published && self.shared.view.layers().bytes() < half_way {
+            std::thread::sleep(self.since.elapsed().min(PAUSE_MAX));
+        }
+        (self.published, self.since) = (published, Instant::now());
+    }
+}
+
+impl Iterator for Paced<'_> {
+    type Item = std::result::Result<Change, BackendError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.passed += 1;
+        if self.passed.is_multiple_of(PACED_CHANGES) {
+            self.pause();
+        }
+        self.changes.next()
+    }
 }
 
 /// Whether the base holds what it held when the layers came to rest on it. Not so after it was cleared and could not be filled: what

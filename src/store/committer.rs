@@ -1,30 +1,31 @@
-//! The committer: the one thread that orders, validates, appends, syncs and publishes.
+//! The committer: the one who orders, validates, appends, syncs and publishes.
 //!
 //! It never reads the base: what a transaction read was read on the caller's side, and what was written
-//! since is in the memtables. A step can be called without a thread, so a simulation can schedule it.
+//! since is in the memtables. A turn is taken by its own thread or by a caller ([`Turn`]); a step can be called without a
+//! thread, so a simulation can schedule it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use metrics::{counter, gauge};
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::{Mutex, MutexGuard};
 
-use super::engine::{Room, Shared, closed};
+use super::engine::{Shared, closed};
 use super::lane::Lanes;
 use super::recent::Recent;
 use super::settings::Durability;
-use super::submission::{Command, Refusal, Submission};
+use super::submission::{Answered, Command, Refusal, Submission};
 use crate::log::{Draft, LogError};
-use crate::projection::{Found, Layers, Write, WriteSet, project_request};
+use crate::projection::{Found, Layers, Write, project_request};
 use crate::types::{Error, Limits, Position, Timestamp};
 
 /// Transactions in one batch at most.
 const BATCH_TRANSACTIONS_MAX: usize = 8192;
 
 /// The commit loop's state.
+#[derive(Debug)]
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    queue: mpsc::Receiver<Command>,
     head: Position,
     last_time: Timestamp,
     recent: Recent,
@@ -35,25 +36,58 @@ pub(crate) struct Committer {
     /// nothing may be validated against it any more.
     latched: Option<String>,
     closed: bool,
+    /// Whether at most one command waited at the last step.
+    alone: bool,
+    /// Empty between steps; kept for their memory.
+    commands: Vec<Command>,
+    batch: Batch,
 }
 
 /// A batch on its way: drafts, and whom to answer.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Batch {
     drafts: Vec<Draft>,
-    accepted: Vec<(WriteSet, oneshot::Sender<Result<Position, Refusal>>)>,
-    // Room in the queue is given back when the batch is done.
-    rooms: Vec<Room>,
+    #[expect(clippy::vec_box, reason = "they are large, and go back to their callers as they came")]
+    accepted: Vec<Box<Submission>>,
     bytes: usize,
+}
+
+/// The right to step the committer.
+pub(crate) struct Turn<'a>(MutexGuard<'a, Committer>);
+
+impl<'a> Turn<'a> {
+    /// Waits for it.
+    pub fn wait(committer: &'a Mutex<Committer>) -> Turn<'a> {
+        Turn(committer.lock())
+    }
+
+    /// When nobody else has it and, as far as can be seen, nobody else writes: where there are more writers they wait for a
+    /// sync anyway, and a caller who does the work of all answers late.
+    pub fn try_take(committer: &'a Mutex<Committer>) -> Option<Turn<'a>> {
+        committer.try_lock().filter(|committer| committer.alone).map(Turn)
+    }
+
+    /// Handles everything that waits; `false` when the committer has ended.
+    pub fn step(&mut self) -> bool {
+        self.0.step_waiting();
+        !self.0.closed
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.break_off();
+        }
+    }
 }
 
 impl Committer {
     /// A committer for a log whose head is published.
-    pub fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Command>) -> Committer {
+    pub fn new(shared: Arc<Shared>) -> Committer {
         let head = shared.log.head();
         Committer {
             shared,
-            queue,
             head: head.position,
             last_time: head.time,
             recent: Recent::new(head.position),
@@ -61,39 +95,32 @@ impl Committer {
             unsynced_since: None,
             latched: None,
             closed: false,
+            alone: true,
+            commands: Vec::new(),
+            batch: Batch::default(),
         }
     }
 
-    /// Runs until the store is closed or every handle is gone.
-    pub fn run(mut self) {
-        let mut commands = Vec::new();
-        while !self.closed && self.queue.blocking_recv_many(&mut commands, BATCH_TRANSACTIONS_MAX) > 0 {
-            self.step(&mut commands);
-            // Every handle is gone and the queue had no room to say so: what waits is answered, then
-            // the thread ends and lets go of the log.
-            let abandoned = self.shared.closing.load(Ordering::Acquire) && self.queue.is_empty();
-            if abandoned && let Err(error) = self.end() {
-                tracing::error!(error = %error.report(), "the last sync failed");
-            }
-        }
+    /// Takes turns until the store is closed or every handle is gone.
+    pub fn run(committer: &Mutex<Committer>, shared: &Shared) {
+        while shared.queue.wait() && Turn::wait(committer).step() {}
     }
 
-    /// Handles everything that waits, without blocking for more. For callers without a thread.
-    #[cfg(test)]
+    /// Handles everything that waits, without blocking for more, and says how much that was.
     pub fn step_waiting(&mut self) -> usize {
-        let mut commands = Vec::new();
-        while let Ok(command) = self.queue.try_recv() {
-            commands.push(command);
-        }
+        let mut commands = std::mem::take(&mut self.commands);
+        self.shared.queue.take(&mut commands);
         let handled = commands.len();
+        self.alone = handled <= 1;
         self.step(&mut commands);
+        self.commands = commands;
         handled
     }
 
     /// Handles these commands in order.
-    pub fn step(&mut self, commands: &mut Vec<Command>) {
+    fn step(&mut self, commands: &mut Vec<Command>) {
         gauge!("lakelog_queue_transactions").set(commands.len() as f64);
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         for command in commands.drain(..) {
             match command {
                 Command::Commit(submission) => self.admit(submission, &mut batch),
@@ -119,6 +146,7 @@ impl Committer {
             self.commit(&mut batch);
             self.lanes.advance(self.head);
         }
+        self.batch = batch;
         self.sync_when_due();
     }
 
@@ -146,22 +174,30 @@ impl Committer {
     /// Takes nothing more, and syncs.
     fn end(&mut self) -> Result<(), Error> {
         self.closed = true;
-        self.queue.close();
+        self.shared.queue.close();
         for submission in self.lanes.take_all() {
-            refuse(submission.reply, Refusal::Failed(closed()));
+            self.refuse(submission, Refusal::Failed(closed()));
         }
         let synced = self.sync().map(|_| ());
         self.shared.ended.send_replace(true);
         synced
     }
 
+    /// After a panic in the middle of a step: nobody waits for an answer any more, nor for more of the log.
+    fn break_off(&mut self) {
+        self.closed = true;
+        self.shared.queue.close();
+        drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
+        self.shared.ended.send_replace(true);
+    }
+
     /// Validates one transaction and puts it into the batch, or answers it.
-    fn admit(&mut self, submission: Box<Submission>, batch: &mut Batch) {
+    fn admit(&mut self, mut submission: Box<Submission>, batch: &mut Batch) {
         if self.closed {
-            return refuse(submission.reply, Refusal::Failed(closed()));
+            return self.refuse(submission, Refusal::Failed(closed()));
         }
         if let Err(latched) = self.check_latch() {
-            return refuse(submission.reply, Refusal::Failed(latched));
+            return self.refuse(submission, Refusal::Failed(latched));
         }
         if self.lanes.blocks(&submission) {
             return self.lanes.park(submission);
@@ -173,14 +209,15 @@ impl Committer {
             if let Some(lane) = submission.lane {
                 self.lanes.widen(lane, &submission.reads, self.last_given(batch));
             }
-            return refuse(submission.reply, Refusal::Conflict);
+            let reads = std::mem::take(&mut submission.reads);
+            return self.refuse(submission, Refusal::Conflict(reads));
         }
-        let Submission { old_values, prepared, lane, reply, room, .. } = *submission;
+        let Submission { old_values, prepared, lane, .. } = &mut *submission;
         // Recorded time never goes back, whatever the clock does.
         self.last_time = self.last_time.max(self.shared.env.clock.now());
         let position = self.last_given(batch).next();
-        let mut set = prepared.set;
-        for (&at, old) in prepared.indexed.iter().zip(&old_values) {
+        let set = &mut prepared.set;
+        for (&at, old) in prepared.indexed.iter().zip(&*old_values) {
             let Some(Write { key, value: new }) = set.writes.get(at).cloned() else { continue };
             // A newer value among the recent writes replaces what the caller read.
             let recent = layers.recent(&key, Position::MAX);
@@ -189,27 +226,26 @@ impl Committer {
                 Found::Deleted(_) => None,
                 Found::Nothing => old.as_deref(),
             };
-            self.shared.indexes.project(&key, old, new.as_deref(), &mut set);
+            self.shared.indexes.project(&key, old, new.as_deref(), set);
         }
         if let Some(request) = &prepared.request {
-            project_request(self.last_time, request, &mut set);
+            project_request(self.last_time, request, set);
         }
         // Unseen until published: every version carries its position. Later transactions of this
         // batch are validated against it.
-        layers.active().insert(position, &set);
-        self.recent.push(position, &set);
+        layers.active().insert(position, set);
+        self.recent.push(position, set);
         batch.bytes += prepared.payload.len();
         batch.drafts.push(Draft {
             time: self.last_time,
             salt: prepared.salt,
             digest: prepared.digest,
-            payload: prepared.payload,
+            payload: std::mem::take(&mut prepared.payload),
         });
-        batch.accepted.push((set, reply));
-        batch.rooms.push(room);
-        if let Some(lane) = lane {
+        if let Some(lane) = *lane {
             self.lanes.release(lane, position);
         }
+        batch.accepted.push(submission);
     }
 
     /// The last position that was given to a transaction, appended or still in the batch.
@@ -233,42 +269,46 @@ impl Committer {
             || self.recent.invalidates(reads, *read_at)
     }
 
-    /// Appends, syncs, publishes, answers.
+    /// Appends, syncs, publishes, answers. Leaves the batch empty.
     fn commit(&mut self, batch: &mut Batch) {
         if batch.drafts.is_empty() {
             return;
         }
-        let Batch { drafts, accepted, bytes, rooms } = std::mem::take(batch);
+        let Batch { drafts, accepted, bytes } = batch;
         let span = tracing::trace_span!("append", transactions = drafts.len(), bytes);
         let _entered = span.enter();
         let first = self.head.next();
         let last = Position(self.head.0 + drafts.len() as u64);
-        let appended = match self.shared.log.append(self.head, &drafts) {
+        let appended = match self.shared.log.append(self.head, drafts) {
             Ok(_) => self.settle(last),
             Err(error) => Err(error),
         };
+        let units = accepted.iter().map(|submission| submission.units).sum();
         match appended {
             Ok(()) => {
-                self.shared.log_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.shared.log_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
                 self.shared.view.pins().publish(last);
-                for (position, (_, reply)) in (first.0..).map(Position).zip(accepted) {
-                    // A caller who went away does not undo what is done.
-                    let _ = reply.send(Ok(position));
+                let done = (first.0..).map(Position).zip(drafts.drain(..)).zip(accepted.drain(..));
+                for ((position, draft), mut submission) in done {
+                    submission.prepared.payload = draft.payload;
+                    answer(submission, position);
                 }
                 self.after_publish();
             }
             Err(error) => {
                 tracing::error!(%first, %last, error = &error as &dyn std::error::Error, "append failed");
                 if !self.latch(&error) {
-                    self.retract(&accepted);
+                    self.retract(accepted);
                 }
+                drafts.clear();
                 let error = Error::from(error);
-                for (_, reply) in accepted {
-                    refuse(reply, Refusal::Failed(Error::new(error.kind(), error.report())));
+                for submission in accepted.drain(..) {
+                    refuse(submission, Refusal::Failed(Error::new(error.kind(), error.report())));
                 }
             }
         }
-        drop(rooms);
+        *bytes = 0;
+        self.shared.queue.give_back(units);
     }
 
     /// Makes what was appended durable, as far as the setting asks for it before the answer.
@@ -281,6 +321,12 @@ impl Committer {
                 Ok(())
             }
         }
+    }
+
+    /// Refuses a transaction that did not get into the batch.
+    fn refuse(&self, submission: Box<Submission>, refusal: Refusal) {
+        self.shared.queue.give_back(submission.units);
+        refuse(submission, refusal);
     }
 
     fn check_latch(&self) -> Result<(), Error> {
@@ -298,10 +344,10 @@ impl Committer {
     }
 
     /// Takes back from the memtable what was not appended: the positions will be used again.
-    fn retract(&mut self, accepted: &[(WriteSet, oneshot::Sender<Result<Position, Refusal>>)]) {
+    fn retract(&mut self, accepted: &[Box<Submission>]) {
         let layers = self.shared.view.layers();
-        for (set, _) in accepted {
-            layers.active().retract(self.head, set);
+        for submission in accepted {
+            layers.active().retract(self.head, &submission.prepared.set);
         }
         self.recent.retract(self.head);
     }
@@ -355,12 +401,22 @@ impl Committer {
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        // Also when its thread panics: who follows the log waits for nothing.
-        self.shared.ended.send_replace(true);
+        // Whatever became of its thread: nobody waits for nothing.
+        self.break_off();
     }
 }
 
-fn refuse(reply: oneshot::Sender<Result<Position, Refusal>>, refusal: Refusal) {
-    // A caller who went away needs no answer.
-    let _ = reply.send(Err(refusal));
+/// Tells the caller that it is done.
+fn answer(mut submission: Box<Submission>, position: Position) {
+    if let Some(reply) = submission.reply.take() {
+        // A caller who went away does not undo what is done.
+        let _ = reply.send(Answered { fate: Ok(position), _remains: Some(submission) });
+    }
+}
+
+fn refuse(mut submission: Box<Submission>, refusal: Refusal) {
+    if let Some(reply) = submission.reply.take() {
+        // A caller who went away needs no answer.
+        let _ = reply.send(Answered { fate: Err(refusal), _remains: Some(submission) });
+    }
 }

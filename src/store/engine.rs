@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
+use super::committer::{Committer, Turn};
 use super::lane::LaneId;
+use super::queue::{Closed, Place, Queue, Space};
 use super::scrub::ScrubReport;
 use super::settings::Settings;
-use super::submission::{Command, Refusal, Submission};
+use super::submission::{Answered, Command, Refusal, Submission};
 use crate::env::{Env, SocketFile};
 use crate::log::{Log, LogError};
 use crate::projection::{IndexSet, Scanner, View, redaction_key};
 use crate::types::{
     Entry, Error, ErrorKind, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Slice, Timestamp,
 };
-
-/// The unit of [`Shared::room`]: a semaphore counts to less than the bytes of a large queue.
-const ROOM_UNIT_BYTES: usize = 1024;
 
 /// State shared by all handles and threads of an open store.
 #[derive(Debug)]
@@ -34,9 +33,7 @@ pub(crate) struct Shared {
     pub indexes: IndexSet,
     /// The indexes that the next checkpoint holds whole.
     pub built: Mutex<Vec<ProjectionVersion>>,
-    pub queue: mpsc::Sender<Command>,
-    /// Room for waiting transactions, in units of [`ROOM_UNIT_BYTES`].
-    pub room: Arc<Semaphore>,
+    pub queue: Queue,
     /// Rung when memory was freed.
     pub memory_freed: Notify,
     /// Rung when a checkpoint is due.
@@ -83,10 +80,10 @@ pub(crate) struct Shared {
 
 /// A transaction's part of the queue, given back when it is answered.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Room<'a> {
     /// How long it may wait for its turn.
     until: Instant,
-    _permit: OwnedSemaphorePermit,
+    space: Space<'a>,
 }
 
 /// A floor that a trim wants, for as long as the trim lasts.
@@ -123,19 +120,17 @@ pub(crate) struct Parts {
 }
 
 impl Shared {
-    /// With the other end of its queue.
-    pub fn new(parts: Parts) -> (Shared, mpsc::Receiver<Command>) {
+    /// Made of these, with nothing done yet.
+    pub fn new(parts: Parts) -> Shared {
         let Parts { env, settings, log, view, indexes, built, log_dir, scrub, keeps_history, redaction } = parts;
-        let (queue, commands) = mpsc::channel(settings.queue_transactions_max);
-        let shared = Shared {
-            room: Arc::new(Semaphore::new(room_units(&settings))),
+        Shared {
+            queue: Queue::new(&settings),
             env,
             settings,
             log,
             view,
             indexes,
             built: Mutex::new(built),
-            queue,
             memory_freed: Notify::new(),
             checkpoint_due: Notify::new(),
             log_bytes: AtomicU64::new(0),
@@ -156,8 +151,7 @@ impl Shared {
             redactions_open: AtomicBool::new(true),
             redactions: AtomicBool::new(true),
             retained_at: Mutex::new(None),
-        };
-        (shared, commands)
+        }
     }
 
     /// Room for a transaction that takes so many bytes in the queue, then in memory; asked for before anything of it is encoded,
@@ -165,19 +159,29 @@ impl Shared {
     ///
     /// Whoever has room waits with it for memory: when memory is freed, no more comes at once than the queue may hold.
     /// Both waits end after `write_wait_ms` in all.
-    pub async fn room(&self, bytes: usize) -> Result<Room> {
-        let until = Instant::now() + Duration::from_millis(self.settings.write_wait_ms);
-        let units = bytes.div_ceil(ROOM_UNIT_BYTES).min(room_units(&self.settings)) as u32;
-        let permit = match self.room.clone().try_acquire_many_owned(units) {
-            Ok(permit) => permit,
-            Err(_) => match within(until, self.room.clone().acquire_many_owned(units)).await {
-                Some(Ok(permit)) => permit,
-                Some(Err(_)) => return Err(closed()),
+    pub async fn room(&self, bytes: usize) -> Result<Room<'_>> {
+        match self.queue.try_space(bytes) {
+            Ok(Some(space)) if !self.memory_is_full() => Ok(Room { until: self.write_wait_ends(), space }),
+            // What hardly ever happens lies elsewhere: a timer is large, and every write would carry it along.
+            Ok(space) => Box::pin(self.wait_for_room(bytes, space)).await,
+            Err(Closed) => Err(closed()),
+        }
+    }
+
+    async fn wait_for_room<'a>(&'a self, bytes: usize, space: Option<Space<'a>>) -> Result<Room<'a>> {
+        let until = self.write_wait_ends();
+        let space = match space {
+            Some(space) => space,
+            None => match within(until, self.queue.space(bytes)).await {
+                Some(Ok(space)) => space,
+                Some(Err(Closed)) => return Err(closed()),
                 None => return Err(overloaded("the queue is full")),
             },
         };
-        self.wait_for_memory(until).await?;
-        Ok(Room { until, _permit: permit })
+        if self.memory_is_full() {
+            self.wait_for_memory(until).await?;
+        }
+        Ok(Room { until, space })
     }
 
     /// Sends a transaction to the committer and waits for its fate.
@@ -187,26 +191,54 @@ impl Shared {
     pub async fn submit(
         &self,
         submission: Box<Submission>,
-        answer: oneshot::Receiver<Result<Position, Refusal>>,
+        room: Room<'_>,
+        answer: oneshot::Receiver<Answered>,
+        committer: Option<&Mutex<Committer>>,
     ) -> Result<Position, Refusal> {
         let failed = |error| Err(Refusal::Failed(error));
-        let until = submission.room.until;
-        match self.queue.try_send(Command::Commit(submission)) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Closed(_)) => return failed(closed()),
-            Err(mpsc::error::TrySendError::Full(command)) => match within(until, self.queue.send(command)).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return failed(closed()),
+        let Room { until, space } = room;
+        let place = match self.queue.try_place() {
+            Ok(Some(place)) => place,
+            Err(Closed) => return failed(closed()),
+            // What hardly ever happens lies elsewhere: a timer is large, and every write would carry it along.
+            Ok(None) => match Box::pin(within(until, self.queue.place())).await {
+                Some(Ok(place)) => place,
+                Some(Err(Closed)) => return failed(closed()),
                 None => return failed(overloaded("the queue is full")),
             },
+        };
+        if let Err(Closed) = self.hand_over(place, space, submission, committer) {
+            return failed(closed());
         }
-        answer.await.unwrap_or_else(|_| failed(closed()))
+        answer.await.map_or_else(|_| failed(closed()), |answered| answered.fate)
+    }
+
+    /// Leaves a transaction to the committer's thread, or commits it here where the settings want it and this thread may block.
+    fn hand_over(
+        &self,
+        place: Place<'_>,
+        space: Space<'_>,
+        submission: Box<Submission>,
+        committer: Option<&Mutex<Committer>>,
+    ) -> Result<(), Closed> {
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.runtime_flavor());
+        let blocks = runtime.as_ref().is_none_or(|flavor| *flavor == RuntimeFlavor::MultiThread);
+        let Some(mut turn) = committer.filter(|_| blocks).and_then(Turn::try_take) else {
+            return self.queue.push(place, space, submission, true);
+        };
+        self.queue.push(place, space, submission, false)?;
+        match runtime {
+            Some(_) => tokio::task::block_in_place(|| turn.step()),
+            None => turn.step(),
+        };
+        // What came meanwhile has woken the committer's thread, which waits for this turn to end.
+        Ok(())
     }
 
     /// Sends a command that has no size and waits for its answer.
     pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(command(reply)).await.map_err(|_| closed())?;
+        self.queue.command(command(reply)).map_err(|Closed| closed())?;
         answer.await.map_err(|_| closed())
     }
 
@@ -218,18 +250,18 @@ impl Shared {
         Ok(())
     }
 
+    fn memory_is_full(&self) -> bool {
+        self.view.layers().bytes() >= self.settings.memtable_hard_bytes
+    }
+
     /// Waits while memory is above the hard limit.
     async fn wait_for_memory(&self, until: Instant) -> Result<()> {
-        let full = || self.view.layers().bytes() >= self.settings.memtable_hard_bytes;
-        if !full() {
-            return Ok(());
-        }
         self.checkpoint_due.notify_one();
         let freed = async {
             loop {
                 let freed = self.memory_freed.notified();
                 // Whoever closes the store has set this before waking us; what follows says it to the caller.
-                if !full() || self.closing.load(Ordering::Acquire) {
+                if !self.memory_is_full() || self.closing.load(Ordering::Acquire) {
                     return;
                 }
                 freed.await;
@@ -243,6 +275,15 @@ impl Shared {
                 Err(overloaded(&format!("memory for recent writes is full, cause=`{cause}`")))
             }
         }
+    }
+
+    /// What a future gives within the time that a writer waits.
+    pub async fn within_wait<F: Future>(&self, future: F) -> Option<F::Output> {
+        within(self.write_wait_ends(), future).await
+    }
+
+    fn write_wait_ends(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.settings.write_wait_ms)
     }
 
     /// Where the history begins that the next checkpoint keeps.
@@ -319,13 +360,12 @@ impl Shared {
     }
 }
 
+/// What a future gives until then; without a runtime there are no timers, and it waits as long as it takes.
 async fn within<F: Future>(until: Instant, future: F) -> Option<F::Output> {
+    if Handle::try_current().is_err() {
+        return Some(future.await);
+    }
     tokio::time::timeout_at(until, future).await.ok()
-}
-
-/// The queue's room in units.
-pub(crate) fn room_units(settings: &Settings) -> usize {
-    (settings.queue_bytes_max / ROOM_UNIT_BYTES).min(u32::MAX as usize >> 4)
 }
 
 /// Runs what blocks, for as long as reading files takes, beside the tasks that callers share a thread with.

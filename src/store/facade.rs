@@ -17,7 +17,7 @@ use super::lane::{LaneId, Reads};
 use super::prepare::{Prepared, check_readable, room_bytes};
 use super::reader::{EntryStream, Reader, ScanOptions};
 use super::requests;
-use super::submission::{Command, Refusal, Submission};
+use super::submission::{Answered, Command, Refusal, Submission};
 use super::threads::Threads;
 use super::transaction::{Answer, Attempt, Tx};
 use crate::event::Event;
@@ -136,6 +136,11 @@ impl Store {
             let position = self.emit(&context, batch.writes).instrument(span(&context)).await?;
             return Ok(Committed { position, answer: (), repeated: false });
         }
+        // In a place of its own: every write would otherwise be as large as this one, and be moved about.
+        Box::pin(self.write_checked(context, batch)).await
+    }
+
+    async fn write_checked(&self, context: Context, batch: Batch) -> Result<Committed<()>> {
         let batch = Arc::new(batch);
         self.transact(context, move |tx| {
             let batch = batch.clone();
@@ -211,12 +216,16 @@ impl Store {
             let Attempt { read_at, reads, events, restored, pins } = attempt;
             let room = self.shared.room(room_bytes(&events, &restored)).await?;
             let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
-            let attempt = Attempt { pins, ..Attempt::of(read_at, reads.clone()) };
-            match self.submit(attempt, prepared, room, lane.as_ref().map(|lane| lane.id)).await {
+            let (submission, fate) = Submission::new(read_at, reads, prepared, lane.as_ref().map(|lane| lane.id));
+            let submitted = self.submit(submission, fate, room).await;
+            // Until here the states that it restores had to stay readable.
+            drop(pins);
+            let reads = match submitted {
                 Ok(position) => return Ok(Committed { position, answer, repeated: false }),
                 Err(Refusal::Failed(error)) => return Err(error),
-                Err(Refusal::Conflict) => losses += 1,
-            }
+                Err(Refusal::Conflict(reads)) => reads,
+            };
+            losses += 1;
             drop(tx);
             if losses % LOSSES_BEFORE_LANE == 0 {
                 // One that was held and lost to time is given back first, and its turn comes again.
@@ -238,45 +247,63 @@ impl Store {
     /// The same, also with no events at all.
     pub(crate) async fn append(&self, context: &Context, events: Vec<Event>) -> Result<Position> {
         let bytes = room_bytes(&events, &[]);
-        let mut room = self.shared.room(bytes).await?;
+        let room = self.shared.room(bytes).await?;
+        let done = match self.blind(context, events)? {
+            Blind::Ready(submission, fate) => {
+                self.shared.submit(submission, room, fate, self.threads.committer()).await
+            }
+            Blind::Indexed(prepared) => return Box::pin(self.append_indexed(*prepared, room, bytes)).await,
+        };
+        done.map_err(|refusal| match refusal {
+            Refusal::Failed(error) => error,
+            Refusal::Conflict(_) => Error::new(ErrorKind::Internal, "a write that read nothing lost"),
+        })
+    }
+
+    /// Makes what [`Store::append`] sends. Not in a future, which would keep room for it and move it about.
+    fn blind(&self, context: &Context, events: Vec<Event>) -> Result<Blind> {
         let prepared = Prepared::new(&self.shared, context, Bytes::new(), events, Vec::new())?;
-        let blind = |read_at| Attempt::of(read_at, Reads::default());
-        if prepared.indexed.is_empty() {
-            return match self.submit(blind(Position::ZERO), prepared, room, None).await {
-                Ok(position) => Ok(position),
-                Err(Refusal::Failed(error)) => Err(error),
-                Err(Refusal::Conflict) => Err(Error::new(ErrorKind::Internal, "a write that read nothing lost")),
-            };
+        if !prepared.indexed.is_empty() {
+            return Ok(Blind::Indexed(Box::new(prepared)));
         }
+        let (submission, fate) = Submission::new(Position::ZERO, Reads::default(), prepared, None);
+        Ok(Blind::Ready(submission, fate))
+    }
+
+    async fn append_indexed(&self, prepared: Prepared, mut room: Room<'_>, bytes: usize) -> Result<Position> {
         loop {
             let pin = self.shared.view.pins().pin();
-            let attempt = blind(pin.position());
-            match self.submit(attempt, prepared.clone(), room, None).await {
+            let (submission, fate) = Submission::new(pin.position(), Reads::default(), prepared.clone(), None);
+            match self.submit(submission, fate, room).await {
                 Ok(position) => return Ok(position),
                 Err(Refusal::Failed(error)) => return Err(error),
-                Err(Refusal::Conflict) => room = self.shared.room(bytes).await?,
+                Err(Refusal::Conflict(_)) => room = self.shared.room(bytes).await?,
             }
         }
     }
 
-    /// Reads what the indexes need of before, and sends a decided transaction to the committer.
+    /// Reads what the indexes need of before, and sends a decided transaction to the committer. The position that it read at is
+    /// pinned by the caller, and so is what it restores.
     pub(super) async fn submit(
         &self,
-        attempt: Attempt,
-        prepared: Prepared,
-        room: Room,
-        lane: Option<LaneId>,
+        mut submission: Box<Submission>,
+        fate: oneshot::Receiver<Answered>,
+        room: Room<'_>,
     ) -> Result<Position, Refusal> {
-        let mut old_values = Vec::with_capacity(prepared.indexed.len());
+        if !submission.prepared.indexed.is_empty() {
+            let read = Box::pin(self.read_old_values(&mut submission)).await;
+            read.map_err(Refusal::Failed)?;
+        }
+        self.shared.submit(submission, room, fate, self.threads.committer()).await
+    }
+
+    async fn read_old_values(&self, submission: &mut Submission) -> Result<()> {
+        let Submission { prepared, read_at, old_values, .. } = submission;
         for write in prepared.indexed_writes() {
-            let old = self.shared.view.get(&write.key, attempt.read_at).await;
-            let old = old.map_err(|error| Refusal::Failed(Error::from(error)))?;
+            let old = self.shared.view.get(&write.key, *read_at).await?;
             old_values.push(old.map(|(_, value)| value));
         }
-        let (reply, answer) = oneshot::channel();
-        let Attempt { read_at, reads, pins: _pins, .. } = attempt;
-        let submission = Submission { read_at, reads, old_values, prepared, lane, reply, room };
-        self.shared.submit(Box::new(submission), answer).await
+        Ok(())
     }
 
     /// What a store does by itself from time to time: builds missing indexes, forgets old requests, trims as it is told to.
@@ -312,7 +339,8 @@ impl Store {
     pub async fn checkpoint(&self) -> Result<Position> {
         // The base may block for as long as it writes: not on a thread that callers' tasks share.
         let (shared, runtime) = (self.shared.clone(), tokio::runtime::Handle::current());
-        let done = tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run(&shared)));
+        let done =
+            tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run_beside_writers(&shared)));
         done.await.map_err(|error| Error::new(ErrorKind::Internal, "the checkpoint panicked").with_source(error))?
     }
 
@@ -347,6 +375,14 @@ impl Store {
     }
 }
 
+/// A transaction that reads nothing.
+enum Blind {
+    /// On its way but for the queue.
+    Ready(Box<Submission>, oneshot::Receiver<Answered>),
+    /// Of keys with an index: what they were has to be read first.
+    Indexed(Box<Prepared>),
+}
+
 /// The span of one change.
 fn span(context: &Context) -> tracing::Span {
     tracing::debug_span!("command", actor = %context.actor)
@@ -363,16 +399,16 @@ impl LaneTicket {
         let ticket = LaneTicket { shared: shared.clone(), id: shared.lane_id() };
         let (granted, turn) = oneshot::channel();
         let command = Command::Reserve { id: ticket.id, reads, granted };
-        shared.queue.send(command).await.map_err(|_| closed())?;
+        shared.queue.command(command).map_err(|_| closed())?;
         // Bounded: a turn that does not come is no reason to stop trying without it.
-        let _ = tokio::time::timeout(Duration::from_millis(shared.settings.write_wait_ms), turn).await;
+        let _ = shared.within_wait(turn).await;
         Ok(ticket)
     }
 }
 
 impl Drop for LaneTicket {
     fn drop(&mut self) {
-        // When the queue is full the lane ends by its own bound.
-        let _ = self.shared.queue.try_send(Command::Release(self.id));
+        // A closed store has no lanes.
+        let _ = self.shared.queue.command(Command::Release(self.id));
     }
 }

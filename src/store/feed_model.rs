@@ -230,7 +230,7 @@ impl World {
             Op::Tick(later) => {
                 self.world.clock.advance(later);
                 let stepped = self.store();
-                stepped.store.shared().queue.try_send(Command::Tick).map_err(drop).unwrap();
+                stepped.store.shared().queue.command(Command::Tick).unwrap();
                 stepped.committer.step_waiting();
             }
             Op::Close => self.close(),

@@ -65,13 +65,14 @@ impl Reads {
 const TICKS_MAX: u32 = 20;
 
 /// The lane, who waits for it, and who waits because of it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Lanes {
     held: Option<Held>,
     waiting: VecDeque<(LaneId, Reads, oneshot::Sender<()>)>,
     parked: VecDeque<Box<Submission>>,
 }
 
+#[derive(Debug)]
 struct Held {
     id: LaneId,
     reads: Reads,

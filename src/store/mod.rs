@@ -27,6 +27,7 @@ mod owed;
 mod pages;
 mod past;
 mod prepare;
+mod queue;
 mod reader;
 mod recent;
 mod redact;
@@ -79,6 +80,8 @@ mod simulation;
 mod tests;
 #[cfg(test)]
 mod trims;
+#[cfg(test)]
+mod turns;
 
 pub use archived::{Archive, ArchivedPast};
 pub use batch::{Batch, Predicate};
@@ -102,7 +105,7 @@ pub use retention::Retention;
 pub use rewind::Rewound;
 pub use scrub::{ScrubDamage, ScrubReport};
 pub(crate) use seed::seed;
-pub use settings::{Durability, Settings};
+pub use settings::{CommitOn, Durability, Settings};
 pub use stats::Stats;
 pub use subscribe::{SubscribeFrom, Subscription};
 pub use transaction::{Answer, Tx};

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::beside;
 use super::builder::Builder;
-use super::checkpoint::write_frozen;
+use super::checkpoint::{Pace, write_frozen};
 use super::committer::Committer;
 use super::engine::{Parts, Shared};
 use super::facade::Store;
@@ -128,7 +128,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
         trusted = snapshot.head.position;
     }
     let scrub = ScrubReport::load(&builder.env, &builder.dir);
-    let (shared, commands) = Shared::new(Parts {
+    let shared = Shared::new(Parts {
         view: Arc::new(View::new(base, trusted, Arc::new(Pins::default()))),
         env: builder.env,
         settings: builder.settings,
@@ -143,7 +143,7 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     let shared = Arc::new(shared);
     replay(&shared, trusted).await?;
     shared.keeps_history.store(shared.settings.history, Ordering::Release);
-    let committer = Committer::new(shared.clone(), commands);
+    let committer = Committer::new(shared.clone());
     Ok(Opened { shared, committer })
 }
 
@@ -305,7 +305,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
-            match write_frozen(shared, position, None).await {
+            match write_frozen(shared, position, None, Pace::Full).await {
                 Ok(_) => shared.log_bytes.store(0, Ordering::Relaxed),
                 // On a full disk, or without a connection: what fits into memory is served all the same, as it would be had the store
                 // been open. The next checkpoint writes it.

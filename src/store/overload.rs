@@ -229,7 +229,7 @@ async fn memory_stays_within_its_bound_when_the_base_takes_one_checkpoint_and_no
         writers.spawn(async move { set(&store, &number.to_string(), &[2; VALUE]).await });
     }
     // All of them have come as far as they can.
-    while store.shared().room.available_permits() >= 2 * VALUE / 1024 {
+    while store.shared().queue.free_bytes() >= 2 * VALUE {
         tokio::task::yield_now().await;
     }
     assert_eq!(store.get(b"p", b"first0").await.unwrap().unwrap().value.len(), VALUE, "reads go on");

@@ -289,7 +289,7 @@ fn a_lane_that_was_lost_to_time_is_taken_again() {
         assert!(poll(slow.as_mut()).is_pending());
         stepped.committer.step_waiting();
         if lane == 0 {
-            (0..30).for_each(|_| stepped.store.shared().queue.try_send(Command::Tick).map_err(drop).unwrap());
+            (0..30).for_each(|_| stepped.store.shared().queue.command(Command::Tick).unwrap());
             stepped.committer.step_waiting();
         }
     }

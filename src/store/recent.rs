@@ -12,16 +12,16 @@ const WRITES_MAX: usize = 1 << 16;
 /// Keys and ranges written above a floor, as long as an open transaction may have read below them.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
+    /// By ascending position. One list for all transactions: the committer allocates nothing for one of them.
     written: VecDeque<(Position, Written)>,
-    writes: usize,
     floor: Position,
 }
 
-/// What one transaction wrote; without the values, which are not needed here and may be large.
+/// What was written; without the values, which are not needed here and may be large.
 #[derive(Debug)]
-struct Written {
-    keys: Vec<Key>,
-    ranges: Vec<KeyRange>,
+enum Written {
+    Key(Key),
+    Range(KeyRange),
 }
 
 impl Recent {
@@ -32,26 +32,24 @@ impl Recent {
 
     /// Remembers a transaction's writes.
     pub fn push(&mut self, position: Position, set: &WriteSet) {
-        let keys = set.writes.iter().map(|write| write.key.clone()).collect();
-        self.writes += set.writes.len() + set.ranges.len();
-        self.written.push_back((position, Written { keys, ranges: set.ranges.clone() }));
+        let keys = set.writes.iter().map(|write| Written::Key(write.key.clone()));
+        let ranges = set.ranges.iter().map(|range| Written::Range(range.clone()));
+        self.written.extend(keys.chain(ranges).map(|written| (position, written)));
     }
 
     /// Takes back what was not appended.
     pub fn retract(&mut self, head: Position) {
-        while let Some((_, written)) = self.written.pop_back_if(|(position, _)| *position > head) {
-            self.writes -= written.len();
-        }
+        while self.written.pop_back_if(|(position, _)| *position > head).is_some() {}
     }
 
     /// Forgets what no open transaction needs, and the oldest where it is too much.
     pub fn forget(&mut self, oldest_reader: Position) {
-        while let Some((position, written)) = self.written.front() {
-            if *position > oldest_reader && self.writes <= WRITES_MAX {
+        while let Some(&(position, _)) = self.written.front() {
+            if position > oldest_reader && self.written.len() <= WRITES_MAX {
                 return;
             }
-            self.floor = *position;
-            self.writes -= written.len();
+            // From here on a reader below it counts as too old, so what is left of the same transaction is not asked for.
+            self.floor = position;
             self.written.pop_front();
         }
     }
@@ -73,13 +71,11 @@ impl Recent {
 }
 
 impl Written {
-    fn len(&self) -> usize {
-        self.keys.len() + self.ranges.len()
-    }
-
-    /// Whether a write changes what a read of `from <= key < to` saw (`to` empty: no end).
+    /// Whether it changes what a read of `from <= key < to` saw (`to` empty: no end).
     fn meets_range(&self, from: &[u8], to: &[u8]) -> bool {
-        self.keys.iter().any(|key| &key[..] >= from && (to.is_empty() || &key[..] < to))
-            || self.ranges.iter().any(|range| range.meets(from, to))
+        match self {
+            Written::Key(key) => &key[..] >= from && (to.is_empty() || &key[..] < to),
+            Written::Range(range) => range.meets(from, to),
+        }
     }
 }

@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use super::lane::Reads;
 use super::prepare::{Prepared, room_bytes};
-use super::submission::Refusal;
-use super::transaction::Attempt;
+use super::submission::{Refusal, Submission};
 use crate::event::Event;
 use crate::projection::{Pin, REQUESTS, REQUESTS_BY_TIME, Remembered, Scanner, decode_request_time_key};
 use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, Position, Result, Timestamp};
@@ -57,10 +56,10 @@ impl Store {
             let events = vec![Event::RequestsExpired { requests }];
             let room = shared.room(room_bytes(&events, &[])).await?;
             let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events, Vec::new())?;
-            let attempt = Attempt::of(pin.position(), reads);
-            match self.submit(attempt, prepared, room, None).await {
+            let (submission, fate) = Submission::new(pin.position(), reads, prepared, None);
+            match self.submit(submission, fate, room).await {
                 Ok(_) => forgotten += count,
-                Err(Refusal::Conflict) => {}
+                Err(Refusal::Conflict(_)) => {}
                 Err(Refusal::Failed(error)) => return Err(error),
             }
         }

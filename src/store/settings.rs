@@ -14,6 +14,8 @@ use crate::types::{Error, ErrorKind, Limits, Result};
 pub struct Settings {
     /// When a change counts as done. Default: [`Durability::Sync`].
     pub durability: Durability,
+    /// On which thread a lone transaction is committed. Default: [`CommitOn::OwnThread`].
+    pub commit_on: CommitOn,
     /// Size of a log segment in bytes. Default 64 MiB; at least 64 KiB. One spare segment of this size is kept ready.
     pub segment_bytes: u64,
     /// Bytes of disk kept from ordinary writes, for checkpoints. Default (`None`): the smaller of
@@ -57,6 +59,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             durability: Durability::Sync,
+            commit_on: CommitOn::OwnThread,
             segment_bytes: 64 << 20,
             min_free_bytes: None,
             memtable_soft_bytes: 64 << 20,
@@ -93,6 +96,22 @@ pub enum Durability {
     /// When it was handed to the operating system; synced at checkpoint and close only. Survives a
     /// killed process; power loss may take everything since the last checkpoint.
     None,
+}
+
+/// On which thread a transaction is appended and synced when nobody else is writing. With several writers at once it is
+/// always a thread of the store, which brings all that wait to the disk with one sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitOn {
+    /// A thread of the store: no thread of a caller ever waits for the disk.
+    #[default]
+    OwnThread,
+    /// The thread that polls the caller, which saves waking two threads: some tens of microseconds of each write.
+    ///
+    /// The thread is blocked for one sync. On a multi-threaded tokio runtime its other tasks are handed over
+    /// (`tokio::task::block_in_place`, so other branches of the same task wait, and within a `LocalSet` it panics); on a
+    /// single-threaded one the store's own thread is used all the same. Without a runtime the caller's thread does it.
+    CallerThread,
 }
 
 impl Settings {

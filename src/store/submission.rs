@@ -2,12 +2,12 @@
 
 use tokio::sync::oneshot;
 
-use super::engine::Room;
 use super::lane::{LaneId, Reads};
 use super::prepare::Prepared;
 use crate::types::{Error, Position, Slice};
 
 /// A message to the committer.
+#[derive(Debug)]
 pub(crate) enum Command {
     /// Commit a transaction.
     Commit(Box<Submission>),
@@ -26,6 +26,7 @@ pub(crate) enum Command {
 }
 
 /// A prepared transaction with what it read.
+#[derive(Debug)]
 pub(crate) struct Submission {
     /// The position that everything was read at.
     pub read_at: Position,
@@ -36,16 +37,57 @@ pub(crate) struct Submission {
     pub prepared: Prepared,
     /// The lane that the caller holds.
     pub lane: Option<LaneId>,
-    pub reply: oneshot::Sender<Result<Position, Refusal>>,
-    /// Room in the queue, given back when the answer is sent.
-    pub room: Room,
+    /// Taken when it is answered.
+    pub reply: Option<oneshot::Sender<Answered>>,
+    /// What it takes of the queue's room, given back when it is answered.
+    pub units: usize,
+}
+
+impl Submission {
+    /// A submission, and where its answer comes.
+    pub fn new(
+        read_at: Position,
+        reads: Reads,
+        prepared: Prepared,
+        lane: Option<LaneId>,
+    ) -> (Box<Submission>, oneshot::Receiver<Answered>) {
+        let (reply, answer) = oneshot::channel();
+        let reply = Some(reply);
+        (Box::new(Submission { read_at, reads, old_values: Vec::new(), prepared, lane, reply, units: 0 }), answer)
+    }
+}
+
+#[cfg(test)]
+impl Submission {
+    /// One that writes nothing.
+    pub fn empty() -> (Box<Submission>, oneshot::Receiver<Answered>) {
+        let prepared = Prepared {
+            payload: Default::default(),
+            salt: Default::default(),
+            digest: Default::default(),
+            set: Default::default(),
+            indexed: Vec::new(),
+            request: None,
+        };
+        Submission::new(Position::ZERO, Reads::default(), prepared, None)
+    }
+}
+
+/// The fate of a submission.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// The position of the transaction, once it is done.
+    pub fate: Result<Position, Refusal>,
+    /// What is left of the submission: whoever made it frees it, since the allocator's locks are what a committer that
+    /// frees for all callers would wait for.
+    pub _remains: Option<Box<Submission>>,
 }
 
 /// Why a submission was not committed.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Something that it read was written since: read again, decide again.
-    Conflict,
+    /// Something of this, which it read, was written since: read again, decide again.
+    Conflict(Reads),
     /// It was refused, or its fate is not known.
     Failed(Error),
 }

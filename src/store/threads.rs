@@ -13,7 +13,7 @@ use super::checkpoint;
 use super::committer::Committer;
 use super::engine::Shared;
 use super::scrub::{FIRST_WAIT, Scrub};
-use super::settings::Durability;
+use super::settings::{CommitOn, Durability};
 use super::submission::Command;
 use crate::types::{Error, ErrorKind, Result};
 
@@ -28,6 +28,8 @@ pub(crate) struct Threads {
     handles: Mutex<Vec<JoinHandle<()>>>,
     /// Dropped to stop upkeep, scrub and the wait after a failed checkpoint at once.
     stop: Mutex<Vec<std_mpsc::Sender<()>>>,
+    /// For callers who commit themselves.
+    committer: Option<Arc<Mutex<Committer>>>,
     shared: Arc<Shared>,
 }
 
@@ -38,8 +40,11 @@ impl Threads {
         let (stop_scrub, scrub_stopped) = std_mpsc::channel();
         let (stop_checkpoints, checkpoints_stopped) = std_mpsc::channel();
         let stop = Mutex::new(vec![stop_upkeep, stop_scrub, stop_checkpoints]);
-        let threads = Threads { handles: Mutex::default(), stop, shared: shared.clone() };
-        threads.spawn("lakelog-commit", move || committer.run())?;
+        let committer = Arc::new(Mutex::new(committer));
+        let for_callers = (shared.settings.commit_on == CommitOn::CallerThread).then(|| committer.clone());
+        let threads = Threads { handles: Mutex::default(), stop, committer: for_callers, shared: shared.clone() };
+        let commit_shared = shared.clone();
+        threads.spawn("lakelog-commit", move || Committer::run(&committer, &commit_shared))?;
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
         threads.spawn("lakelog-checkpoint", move || {
             runtime.block_on(checkpoints(&checkpoint_shared, &checkpoints_stopped));
@@ -56,7 +61,12 @@ impl Threads {
     /// None: whoever holds the committer steps it.
     #[cfg(test)]
     pub fn none(shared: &Arc<Shared>) -> Threads {
-        Threads { handles: Mutex::default(), stop: Mutex::default(), shared: shared.clone() }
+        Threads { handles: Mutex::default(), stop: Mutex::default(), committer: None, shared: shared.clone() }
+    }
+
+    /// The committer, where callers may step it.
+    pub fn committer(&self) -> Option<&Mutex<Committer>> {
+        self.committer.as_deref()
     }
 
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -86,9 +96,8 @@ impl Drop for Threads {
         // see that the store is closing, and only then is the directory free.
         self.shared.closing.store(true, Ordering::Release);
         let (reply, _) = tokio::sync::oneshot::channel();
-        // With a full queue the committer is busy; the upkeep thread has ended, so nobody ticks,
-        // but every waiting transaction is still answered.
-        let _ = self.shared.queue.try_send(Command::Close(reply));
+        // Behind everything that waits: each of those is still answered.
+        let _ = self.shared.queue.command(Command::Close(reply));
         self.shared.checkpoint_due.notify_one();
     }
 }
@@ -100,7 +109,7 @@ async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = checkpoint::run(shared).await {
+        if let Err(error) = checkpoint::run_beside_writers(shared).await {
             tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
             // Not a timer of the runtime: that may be shutting down with the store still open, and its timers panic then.
             if let Err(std_mpsc::RecvTimeoutError::Disconnected) = stopped.recv_timeout(RETRY) {
@@ -155,7 +164,6 @@ fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
-        // Waits its turn in a full queue: time must pass under load too. Fails when the committer has ended.
-        let _ = shared.queue.blocking_send(Command::Tick);
+        shared.queue.tick();
     }
 }

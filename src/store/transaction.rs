@@ -26,7 +26,8 @@ const RESTORED_OVERHEAD_BYTES: usize = 192;
 #[derive(Clone, Debug)]
 pub struct Tx {
     shared: Arc<Shared>,
-    pin: Pin,
+    // Shared by the clones: each pin of its own is an entry in a list that all readers share.
+    pin: Arc<Pin>,
     state: Arc<Mutex<State>>,
 }
 
@@ -118,16 +119,9 @@ pub(crate) struct Attempt {
     pub pins: Vec<Pin>,
 }
 
-impl Attempt {
-    /// What was read at a position, without events: they went into what is submitted.
-    pub fn of(read_at: Position, reads: Reads) -> Attempt {
-        Attempt { read_at, reads, events: Vec::new(), restored: Vec::new(), pins: Vec::new() }
-    }
-}
-
 impl Tx {
     pub(crate) fn new(shared: Arc<Shared>) -> Tx {
-        let pin = shared.view.pins().pin();
+        let pin = Arc::new(shared.view.pins().pin());
         Tx { shared, pin, state: Arc::default() }
     }
 
@@ -171,7 +165,7 @@ impl Tx {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let mut scanner = Scanner::new(self.shared.view.clone(), self.pin.clone(), &from, to.clone(), limit);
+        let mut scanner = Scanner::new(self.shared.view.clone(), Pin::clone(&self.pin), &from, to.clone(), limit);
         let mut entries: Vec<Entry> = Vec::new();
         let mut exhausted = false;
         // Own writes may hide entries, so pages are read until enough is left of them.

@@ -26,6 +26,9 @@ use crate::types::{Position, Slice};
 
 /// Rows looked at one by one before a search is tried.
 const STEPS_BEFORE_SEARCH: usize = 32;
+/// Bytes written after which they are synced. Whatever else syncs on the same disk, the log first of all, waits behind these in the
+/// disk's queue: a generation that is synced only at its end holds it up for tens of milliseconds.
+const SYNCED_BYTES: usize = 4 << 20;
 /// A thread keeps a buffer of at most this many bytes for point reads.
 const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
@@ -343,6 +346,7 @@ pub(super) struct GenerationWriter {
     before: Option<Slice>,
     last: Slice,
     next_chunk: u32,
+    unsynced_bytes: usize,
     finished: bool,
 }
 
@@ -377,6 +381,7 @@ impl GenerationWriter {
             before: None,
             last: empty,
             next_chunk: 0,
+            unsynced_bytes: 0,
             finished: false,
         })
     }
@@ -452,6 +457,11 @@ impl GenerationWriter {
             tree.insert(self.next_chunk, chunk)?;
             let next = self.next_chunk.checked_add(1);
             self.next_chunk = next.ok_or_else(|| unavailable(&self.dir, "a generation cannot hold more"))?;
+        }
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= SYNCED_BYTES {
+            tree.sync_written(&*self.fs)?;
+            self.unsynced_bytes = 0;
         }
         Ok(first)
     }

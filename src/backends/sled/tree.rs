@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::files::{corrupt, from_io, sync_tree, unavailable};
 use crate::backends::BackendError;
-use crate::env::Fs;
+use crate::env::{Fs, OpenMode};
 
 /// Longest chunk, in bytes. sled keeps up to 16 values in a page, and puts a page above a quarter of
 /// its segment size into a file of its own.
@@ -79,6 +79,12 @@ impl ChunkTree {
     /// Reads a chunk.
     pub(super) fn get(&self, number: u32) -> Result<Option<Chunk>, BackendError> {
         self.call(|db| db.get(number.to_be_bytes())).map(|found| found.map(Chunk))
+    }
+
+    /// Brings to the disk what sled has handed to the operating system, so that little is left for the end.
+    pub(super) fn sync_written(&self, fs: &dyn Fs) -> Result<(), BackendError> {
+        let path = self.dir.join("db");
+        fs.open(&path, OpenMode::Read).and_then(|file| file.sync_data()).map_err(from_io(&path))
     }
 
     /// Closes the tree and makes it durable, all but the directory's own name. Gives its size in

@@ -82,7 +82,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 /// Three significant places: more would only look exact.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }

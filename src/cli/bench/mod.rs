@@ -5,6 +5,8 @@
 //! ratio says what the store costs, whatever the machine does meanwhile. Data is seeded; a first round of each is
 //! thrown away; of the others the median counts, of ratios that of the rounds.
 //!
+//! Beside the figures: latencies at fixed rates (`latency`), and how the figures move with the size of a store (`growth`).
+//!
 //! Uses the store as an embedder does. Owns nothing that a store needs; the directory that it works in is
 //! made by it and removed at the end.
 
@@ -15,7 +17,9 @@ mod dumps;
 mod feed;
 mod figure;
 mod group_commit;
+mod growth;
 mod import;
+mod latency;
 mod load;
 mod open;
 mod past;

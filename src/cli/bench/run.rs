@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::bed::{Bed, io};
 use super::figure::{self, Figure};
+use super::latency::{self, Latency};
 use super::scale::Scale;
-use super::{base, checkpoint, dumps, feed, import, open, past, postgres, reads, trim, undo, writes};
+use super::{base, checkpoint, dumps, feed, growth, import, open, past, postgres, reads, trim, undo, writes};
 use crate::cli::base::Base;
 use crate::cli::command::Shell;
 use crate::cli::output::Ended;
@@ -27,8 +28,14 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Fail when a ratio fell more than 30 % below the one recorded in this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["latency", "sizes"])]
     check: Option<PathBuf>,
+    /// Instead of the figures: latencies of sets and gets while so many a second are asked for
+    #[arg(long, conflicts_with = "sizes")]
+    latency: bool,
+    /// Each figure at several sizes, in entries, the smallest first: `10000,100000,1000000`
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1000..))]
+    sizes: Vec<u64>,
 }
 
 /// Measures, and answers each figure as it comes.
@@ -39,22 +46,59 @@ pub struct BenchArgs {
 pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
     let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
     // Before minutes of work: a file that is none.
-    let recorded = args.check.map(|path| {
-        let text = fs::read_to_string(&path).map_err(io("read the recorded figures", &path))?;
+    let recorded = args.check.as_ref().map(|path| {
+        let text = fs::read_to_string(path).map_err(io("read the recorded figures", path))?;
         figure::recorded(&text)
     });
     let recorded = recorded.transpose()?;
     let base = shell.base.take();
+    if args.latency {
+        return latencies(&args, scale, shell).await;
+    }
+    if !args.sizes.is_empty() {
+        return growth(&args, scale, base.as_ref(), shell).await;
+    }
     let mut report = |figure: &Figure| {
         shell.out.answer(figure)?;
         shell.out.flush()
     };
     let figures = measure(Bed::new(&args.dir, scale, args.only.clone(), &mut report)?, base.as_ref()).await?;
-    if let (true, Some(only)) = (figures.is_empty(), args.only) {
-        return Err(Error::new(ErrorKind::Invalid, format!("no figure has such a name, only=`{only}`")));
-    }
+    check_found(figures.is_empty(), args.only.as_deref())?;
     figure::check(&figures, recorded.as_deref().unwrap_or_default())?;
     Ok(Ended::Done)
+}
+
+async fn latencies(args: &BenchArgs, scale: Scale, shell: &mut Shell) -> Result<Ended> {
+    let mut none = |_: &Figure| Ok(());
+    let bed = Bed::new(&args.dir, scale, args.only.clone(), &mut none)?;
+    let mut reported = 0;
+    let mut report = |latency: &Latency| {
+        reported += 1;
+        shell.out.answer(latency)?;
+        shell.out.flush()
+    };
+    latency::measure(&bed, &mut report).await?;
+    check_found(reported == 0, args.only.as_deref())?;
+    Ok(Ended::Done)
+}
+
+async fn growth(args: &BenchArgs, scale: Scale, base: Option<&Base>, shell: &mut Shell) -> Result<Ended> {
+    let mut measured = Vec::new();
+    for &size in &args.sizes {
+        let mut none = |_: &Figure| Ok(());
+        measured.push(measure(Bed::new(&args.dir, scale.sized(size), args.only.clone(), &mut none)?, base).await?);
+    }
+    let lines = growth::joined(&measured);
+    check_found(lines.is_empty(), args.only.as_deref())?;
+    lines.iter().try_for_each(|line| shell.out.answer(line))?;
+    Ok(Ended::Done)
+}
+
+fn check_found(nothing: bool, only: Option<&str>) -> Result<()> {
+    match only.filter(|_| nothing) {
+        Some(only) => Err(Error::new(ErrorKind::Invalid, format!("no figure has such a name, only=`{only}`"))),
+        None => Ok(()),
+    }
 }
 
 /// Every group. Memory comes first: later the allocator holds what others have freed.

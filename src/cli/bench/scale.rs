@@ -21,6 +21,12 @@ pub(super) struct Scale {
     pub segment_bytes: u64,
     /// The most clients at once.
     pub clients_max: usize,
+    /// Entries that the stores of the write figures hold before.
+    pub filled: u64,
+    /// Operations a second that the latencies are measured at.
+    pub rates: &'static [u64],
+    /// How long each rate is offered.
+    pub offered: Duration,
 }
 
 impl Scale {
@@ -34,6 +40,9 @@ impl Scale {
         file_bytes: 256 << 20,
         segment_bytes: 64 << 20,
         clients_max: 1024,
+        filled: 0,
+        rates: &[1_000, 10_000, 50_000],
+        offered: Duration::from_secs(5),
     };
 
     /// For a machine that has other work to do; a minute or two.
@@ -46,6 +55,9 @@ impl Scale {
         file_bytes: 64 << 20,
         segment_bytes: 64 << 20,
         clients_max: 1024,
+        filled: 0,
+        rates: &[1_000, 10_000],
+        offered: Duration::from_secs(1),
     };
 
     /// Only whether it works.
@@ -59,5 +71,13 @@ impl Scale {
         file_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         clients_max: 8,
+        filled: 0,
+        rates: &[1_000],
+        offered: Duration::from_millis(20),
     };
+
+    /// This one, of stores with so many entries and histories as long.
+    pub fn sized(self, entries: u64) -> Scale {
+        Scale { entries, replayed: entries, history: entries, filled: entries, ..self }
+    }
 }

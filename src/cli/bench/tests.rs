@@ -2,17 +2,20 @@
 
 use super::bed::Bed;
 use super::figure::{Figure, check, recorded};
+use super::growth;
+use super::latency::{self, Latency};
 use super::run::measure;
 use super::sample::{KEY_BYTES, pair, scattered};
 use super::scale::Scale;
 use crate::types::{ErrorKind, Result};
 
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "memory-per-entry",
     "get-1",
     "get-2",
     "scan",
     "set-1",
+    "set-1-caller",
     "set-64",
     "set-64-kept",
     "set-if-64",
@@ -94,6 +97,13 @@ fn a_figure_has_the_members_of_the_contract() {
 }
 
 #[test]
+fn what_is_recorded_in_the_tree_names_figures_that_there_are() {
+    let recorded = recorded(include_str!("../../../benches/recorded.jsonl")).unwrap();
+    let known = |figure: &Figure| NAMES.contains(&&figure.name[..]) && figure.ratio.is_some_and(|ratio| ratio > 0.0);
+    assert!(!recorded.is_empty() && recorded.iter().all(known), "{recorded:?}");
+}
+
+#[test]
 fn the_ratio_is_that_of_rounds_not_of_medians() {
     // The disk was slow for both in the first round, and for one of them in the last.
     let figure = Figure::rate("a", &[1.0, 90.0, 80.0], "x", &[2.0, 100.0, 1.0], 0.5);
@@ -124,6 +134,78 @@ fn a_ratio_may_fall_by_thirty_per_cent() {
     let error = check(&[figure("a", 69.0), figure("b", 49.0)], &before).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.message().contains("a from 1 to 0.69") && !error.message().contains("b from"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn latencies_are_measured_at_each_rate() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut none = |_: &Figure| -> Result<()> { Ok(()) };
+    let bed = Bed::new(parent.path(), Scale::TINY, None, &mut none).unwrap();
+    let mut found = Vec::new();
+    let mut report = |latency: &Latency| -> Result<()> {
+        found.push(latency.clone());
+        Ok(())
+    };
+    latency::measure(&bed, &mut report).await.unwrap();
+    let names: Vec<&str> = found.iter().map(|latency| &latency.name[..]).collect();
+    assert_eq!(names, ["latency-set", "latency-get"]);
+    assert!(found.iter().all(|latency| latency.offered == 1000 && latency.max >= latency.p50));
+    let failing = |_| async { Err(crate::types::Error::new(ErrorKind::Closed, "gone")) };
+    let failed = latency::offer("a", 10_000, std::time::Duration::from_millis(1), failing).await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn percentiles_are_those_that_so_many_are_not_above() {
+    let latencies = (1..=1000).rev().map(std::time::Duration::from_micros).collect();
+    let Latency { p50, p99, p999, max, .. } = Latency::new("a", 1, 1.0, latencies);
+    assert_eq!([p50, p99, p999, max], [500.0, 990.0, 999.0, 1000.0]);
+    let one = Latency::new("a", 1, 1.0, vec![std::time::Duration::from_micros(7)]);
+    assert_eq!([one.p50, one.max], [7.0, 7.0]);
+}
+
+/// A stall of the store is in the latencies of all that should have begun meanwhile: they wait for what does not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_is_in_the_latency_of_all_that_should_have_begun_meanwhile() {
+    let (held, open) =
+        (std::sync::Arc::new(tokio::sync::Semaphore::new(0)), std::sync::Arc::new(tokio::sync::Notify::new()));
+    let (gate, last) = (held.clone(), open.clone());
+    let operation = move |i| {
+        let (gate, last) = (gate.clone(), last.clone());
+        async move {
+            if i == 19 {
+                last.notify_one();
+            }
+            drop(gate.acquire().await.unwrap());
+            Ok(())
+        }
+    };
+    let opening = async {
+        open.notified().await;
+        held.add_permits(1);
+    };
+    let time = std::time::Duration::from_millis(20);
+    let (latency, ()) = tokio::join!(latency::offer("a", 1000, time, operation), opening);
+    // The first had to wait until the last had begun, 19 ms later; half of them waited at least half as long.
+    let latency = latency.unwrap();
+    assert!(latency.max >= 19_000.0 && latency.p50 >= 9_000.0, "{latency}");
+}
+
+#[test]
+fn figures_of_several_sizes_are_joined_by_name() {
+    let rate = |name: &str, value: f64| Figure::rate(name, &[value], "gets/s", &[1.0], 1.0);
+    let small = vec![rate("get", 100.0), Figure::cost("open", 2.0, "s", 1.0)];
+    let large = vec![rate("get", 50.0), Figure::cost("open", 3.0, "s", 1.0), rate("late", 1.0)];
+    let found = growth::joined(&[small, large]);
+    let found: Vec<_> = found.iter().map(|line| (&line.name[..], line.values.clone(), line.growth)).collect();
+    assert_eq!(
+        found,
+        [
+            ("get", vec![Some(100.0), Some(50.0)], Some(2.0)),
+            ("open", vec![Some(2.0), Some(3.0)], Some(1.5)),
+            ("late", vec![None, Some(1.0)], None),
+        ]
+    );
 }
 
 #[test]

@@ -8,16 +8,16 @@ use parking_lot::Mutex;
 use super::bed::{Bed, Side, repeated, side};
 use super::figure::Figure;
 use super::group_commit::{GroupCommit, Ring};
-use super::load::{after, context, drive, set};
+use super::load::{after, context, drive, fill, set};
 use super::sample::{PARTITION, key, pair, scattered};
-use crate::store::{Batch, Predicate, Store};
+use crate::store::{Batch, CommitOn, Predicate, Settings, Store};
 use crate::types::Result;
 
 const UNIT: &str = "writes/s";
 
 /// All figures of durable writes.
 pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
-    if bed.wants("set-1") {
+    if bed.wants_any(&["set-1", "set-1-caller"]) {
         one_writer(bed).await?;
     }
     if bed.wants_any(&["set-64", "set-64-kept", "set-if-64", "transact-64"]) {
@@ -31,7 +31,8 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
 
 async fn one_writer(bed: &mut Bed<'_>) -> Result<()> {
     let ring = &Mutex::new(Ring::create(&bed.path("raw"), bed.scale.file_bytes)?);
-    let store = &bed.store("set-1").await?;
+    let own_thread = &filled(bed, "set-1", CommitOn::OwnThread).await?;
+    let caller = &filled(bed, "set-1-caller", CommitOn::CallerThread).await?;
     let (noise, round) = (&bed.noise, bed.scale.round);
     let raw = side(move || {
         let mut i = 0;
@@ -40,10 +41,14 @@ async fn one_writer(bed: &mut Bed<'_>) -> Result<()> {
             ring.lock().write(noise.record(i)).map(|()| 1)
         })
     });
-    let numbers = Arc::new(AtomicU64::new(0));
-    let [raw, own] = bed.in_turn([raw, own(bed, store, &numbers, 1, Kind::Set)]).await?;
-    bed.finish(store.clone(), "set-1").await?;
-    bed.figure(Figure::rate("set-1", &own, UNIT, &raw, 0.9))
+    let numbers = &numbers(bed);
+    let [raw, on_own_thread, on_callers] = bed
+        .in_turn([raw, own(bed, own_thread, numbers, 1, Kind::Set), own(bed, caller, numbers, 1, Kind::Set)])
+        .await?;
+    bed.finish(own_thread.clone(), "set-1").await?;
+    bed.finish(caller.clone(), "set-1-caller").await?;
+    bed.figure(Figure::rate("set-1", &on_own_thread, UNIT, &raw, 0.9))?;
+    bed.figure(Figure::rate("set-1-caller", &on_callers, UNIT, &raw, 0.9))
 }
 
 async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
@@ -51,8 +56,9 @@ async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
     let [bare, kept] = [group_commit(bed, "bare-64", false)?, group_commit(bed, "kept-64", true)?];
     // A store each, so that each grows no faster than the map of the bare loop.
     let names = ["set-64", "set-if-64", "transact-64"];
-    let stores = [bed.store(names[0]).await?, bed.store(names[1]).await?, bed.store(names[2]).await?];
-    let numbers = &Arc::new(AtomicU64::new(0));
+    let store = |name| filled(bed, name, CommitOn::OwnThread);
+    let stores = [store(names[0]).await?, store(names[1]).await?, store(names[2]).await?];
+    let numbers = &numbers(bed);
     let [bare_rate, kept_rate, set, set_if, transact] = bed
         .in_turn([
             reference(bed, &bare, numbers, clients),
@@ -76,8 +82,8 @@ async fn many_writers(bed: &mut Bed<'_>) -> Result<()> {
 async fn crowd(bed: &mut Bed<'_>) -> Result<()> {
     let clients = 1024.min(bed.scale.clients_max);
     let [bare, kept] = [group_commit(bed, "bare-1024", false)?, group_commit(bed, "kept-1024", true)?];
-    let store = bed.store("set-1024").await?;
-    let numbers = &Arc::new(AtomicU64::new(0));
+    let store = filled(bed, "set-1024", CommitOn::OwnThread).await?;
+    let numbers = &numbers(bed);
     let [bare_rate, kept_rate, set] = bed
         .in_turn([
             reference(bed, &bare, numbers, clients),
@@ -90,6 +96,19 @@ async fn crowd(bed: &mut Bed<'_>) -> Result<()> {
     bed.finish(store, "set-1024").await?;
     bed.figure(Figure::rate("set-1024", &set, UNIT, &bare_rate, 0.5))?;
     bed.figure(Figure::rate("set-1024-kept", &set, UNIT, &kept_rate, 0.85))
+}
+
+/// A store with as many entries as the scale wants beforehand.
+async fn filled(bed: &Bed<'_>, name: &str, commit_on: CommitOn) -> Result<Store> {
+    let settings = Settings { commit_on, ..bed.in_memory() };
+    let store = Store::builder(bed.path(name)).settings(settings).create().await?;
+    fill(&store, &bed.noise, bed.scale.filled).await?;
+    Ok(store)
+}
+
+/// Numbers of entries that are in no store yet.
+fn numbers(bed: &Bed<'_>) -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(bed.scale.filled))
 }
 
 fn group_commit(bed: &Bed<'_>, name: &str, kept: bool) -> Result<GroupCommit> {
