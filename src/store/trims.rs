@@ -85,7 +85,8 @@ async fn a_trim_leaves_every_state_from_the_floor_on_as_it_was_and_gives_back_ro
     let trimmed = store.trim(me(), before(31)).await.unwrap();
     assert_eq!(trimmed.floor, Position(30));
     assert!(trimmed.segments >= 4 && trimmed.bytes >= trimmed.segments * (64 << 10), "{trimmed:?}");
-    assert!(world.world.fs.used() < used - trimmed.bytes + (100 << 10));
+    // A snapshot of eight values takes its place, and a spare segment that upkeep may have made meanwhile.
+    assert!(world.world.fs.used() < used - trimmed.bytes + (100 << 10) + (64 << 10));
     assert_eq!(world.snapshots(), 1);
     check(&store, &before_trim).await;
     // The base has forgotten, and what was kept for a floor is not kept twice.
