@@ -33,6 +33,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod unseen;
 mod verify;
 mod walk;
 mod window;

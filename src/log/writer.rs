@@ -36,6 +36,8 @@ pub struct FileLog {
     pub(super) dir: PathBuf,
     pub(super) settings: LogSettings,
     pub(super) id: LogId,
+    /// Nobody sees it before it was closed, so its segments are not zeroed before they are written.
+    pub(super) unseen: bool,
     /// Held by appends, syncs, rotation and trim; never by readers.
     pub(super) writer: Mutex<Writer>,
     /// What readers and other threads see; held for a few instructions only.
@@ -108,6 +110,7 @@ impl FileLog {
         let active = *recovered.manifest.active();
         Ok(FileLog {
             id: recovered.manifest.log_id,
+            unseen: false,
             writer: Mutex::new(Writer {
                 file: recovered.file,
                 path: active.path(&recovered.dir),
@@ -238,7 +241,9 @@ impl Log for FileLog {
     }
 
     fn close(&self) -> Result<(), LogError> {
-        let synced = self.sync();
+        // Before the sync, which then covers it.
+        let settled = if self.unseen { self.settle(&mut self.writer.lock()) } else { Ok(()) };
+        let synced = settled.and_then(|()| self.sync());
         let mut writer = self.writer.lock();
         let closed = synced.and_then(|_| self.leave_marks(&mut writer));
         // Nothing is written any more, latched or not: the next opener recovers.
