@@ -173,6 +173,8 @@ pub struct FrameStream {
     current: Option<(usize, SegmentReader, u64)>,
     /// The state before the next frame; its chain is known only under [`Check::Chain`].
     head: Head,
+    /// Whether `head` is of a frame that was read in the current segment.
+    met: bool,
     /// Where a milestone was last noted in the current segment.
     noted: u64,
     ended: bool,
@@ -197,7 +199,7 @@ impl FrameStream {
         if from > to.next() {
             return Err(LogError::AboveHead { position: from, head: to });
         }
-        Ok(FrameStream { source, manifest, check, from, to, current: None, head, noted: 0, ended: false })
+        Ok(FrameStream { source, manifest, check, from, to, current: None, head, met: false, noted: 0, ended: false })
     }
 
     fn advance(&mut self) -> Result<Option<Frame>, LogError> {
@@ -213,6 +215,10 @@ impl FrameStream {
             let sealed = *index + 1 < self.manifest.segments.len();
             // Sealed segments without transactions are passed by too.
             if sealed && self.head.position >= entry.last {
+                if self.met && self.head != entry.head() {
+                    let detail = "the segment's end is not the one in the manifest";
+                    return Err(corrupt(reader.path(), *offset, entry.last, entry.last, detail));
+                }
                 (self.current, self.head) = (None, entry.head());
                 continue;
             }
@@ -231,6 +237,7 @@ impl FrameStream {
             }
             *offset = frame.header.end();
             let before = std::mem::replace(&mut self.head, frame.head());
+            self.met = true;
             if at >= self.noted + MILESTONE_BYTES {
                 self.noted = at;
                 self.source.milestones.pass((entry.id, entry.revision), expected, at);
@@ -251,7 +258,7 @@ impl FrameStream {
 
     /// Opens the segment that holds the next position, as near to it as known.
     fn enter(&mut self) -> Result<(usize, SegmentReader, u64), LogError> {
-        self.noted = FRAMES_AT;
+        (self.noted, self.met) = (FRAMES_AT, false);
         let position = self.from.max(self.head.position.next());
         let segments = &self.manifest.segments;
         let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);
