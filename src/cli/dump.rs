@@ -166,7 +166,6 @@ mod tests {
             entries: 0,
             bytes: 700,
             state: Digest::default(),
-            digest: Digest::default(),
         };
         let answer = Answer::from(summary);
         assert_eq!(

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::env::Streamed;
 use crate::types::{Error, ErrorKind, Result};
 
 /// A file written under another name first, so that a file with the name asked for is a whole one. Readable by its owner only: it
@@ -40,8 +41,8 @@ impl Unfinished {
     /// # Errors
     ///
     /// `Unavailable`.
-    pub fn writer(&self) -> Result<File> {
-        self.file.try_clone().map_err(|error| failed(&self.path, error))
+    pub fn writer(&self) -> Result<Streamed> {
+        self.file.try_clone().map(Streamed::new).map_err(|error| failed(&self.path, error))
     }
 
     /// Syncs the file and gives it its name, or removes it when what was to be written failed.

@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dump::{DumpError, DumpHeader, DumpItem, DumpKind, DumpReader, DumpSummary, DumpWriter};
+use crate::dump::{DumpError, DumpHeader, DumpItem, DumpKind, DumpReader, DumpWriter, Hashed};
 use crate::env::{Env, File, FileExt as _, Fs, OpenMode, Sequential};
 use crate::log::{LogError, LogFiles, Problem, Snapshot};
 use crate::store::LOG_DIR;
-use crate::types::Result;
+use crate::types::{Digest, Result};
 
 const COPY_BYTES: usize = 1 << 20;
 /// In front of the name of a damaged snapshot that is kept.
@@ -167,7 +167,7 @@ fn find(env: &Env, snapshot: &Snapshot, copy: &Path) -> Result<Copy, String> {
             Ok(false) => {}
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return match write_state(env, copy, snapshot, io::sink()) {
-                    Ok(summary) if summary.digest == snapshot.digest => Ok(Copy::Dump(copy.to_path_buf())),
+                    Ok(written) if written == snapshot.digest => Ok(Copy::Dump(copy.to_path_buf())),
                     Ok(_) => Err("the state in the copy is another one".to_owned()),
                     Err(error) => Err(format!("the copy does not have it: {error}")),
                 };
@@ -178,13 +178,13 @@ fn find(env: &Env, snapshot: &Snapshot, copy: &Path) -> Result<Copy, String> {
     Err("the copy does not have it".to_owned())
 }
 
-/// Writes the state that a dump holds as the snapshot of it.
+/// Writes the state that a dump holds as the snapshot of it; gives the SHA-256 of what was written.
 fn write_state<W: Write + Send + 'static>(
     env: &Env,
     dump: &Path,
     snapshot: &Snapshot,
     out: W,
-) -> Result<DumpSummary, DumpError> {
+) -> Result<Digest, DumpError> {
     let name = dump.display().to_string();
     let opened = env.fs.open(dump, OpenMode::Read);
     let file = opened.map_err(|source| DumpError::Io { action: "open the dump", name: name.clone(), source })?;
@@ -198,11 +198,13 @@ fn write_state<W: Write + Send + 'static>(
         return Err(DumpError::Invalid { detail });
     }
     let header = DumpHeader { kind: DumpKind::State, compressed: true, ..header };
+    let (out, hasher) = Hashed::new(out);
     let mut writer = DumpWriter::new(out, &name, header)?;
     while let Some(DumpItem::Entry(entry)) = reader.next()? {
         writer.entry(&entry.key, entry.version, &entry.value)?;
     }
-    Ok(writer.finish()?.1)
+    writer.finish()?;
+    Ok(hasher.digest())
 }
 
 fn copy_file(fs: &dyn Fs, from: &Path, to: &dyn File) -> io::Result<()> {

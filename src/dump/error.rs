@@ -105,6 +105,12 @@ pub enum DumpError {
         /// Where the dump was to end.
         end: Position,
     },
+    /// The chain hash of a transaction that was to be dumped does not follow from the one before.
+    #[error("the chain hash does not follow, position=`{position}`")]
+    BrokenChain {
+        /// The transaction.
+        position: Position,
+    },
     /// A file could not be read or written.
     #[error("{action} failed, file=`{name}`")]
     Io {
@@ -129,7 +135,7 @@ impl DumpError {
                 ErrorKind::Invalid
             }
             DumpError::NewerFormat { .. } | DumpError::LeftBehind { .. } => ErrorKind::Unavailable,
-            DumpError::Corrupt { .. } => ErrorKind::Corrupt,
+            DumpError::Corrupt { .. } | DumpError::BrokenChain { .. } => ErrorKind::Corrupt,
             DumpError::Gap { .. } | DumpError::Fork { .. } | DumpError::OtherLog { .. } | DumpError::SameLog { .. } => {
                 ErrorKind::Conflict
             }

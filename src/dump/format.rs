@@ -351,33 +351,57 @@ pub(super) fn put_frame(frame: &Frame, block: &mut Vec<u8>) {
         Proof::Salted(salt) => (0, &salt.0[..]),
         Proof::Erased(digest) => (FLAG_ERASED, &digest.0[..]),
     };
-    block.extend_from_slice(&(frame.payload.len() as u32).to_le_bytes());
-    block.extend_from_slice(&flags.to_le_bytes());
-    block.extend_from_slice(&frame.position.0.to_le_bytes());
-    block.extend_from_slice(&frame.time.0.to_le_bytes());
+    let mut fields = [0; FRAME_ITEM_BYTES];
+    fields[..4].copy_from_slice(&(frame.payload.len() as u32).to_le_bytes());
+    fields[4..8].copy_from_slice(&flags.to_le_bytes());
+    fields[8..16].copy_from_slice(&frame.position.0.to_le_bytes());
+    fields[16..].copy_from_slice(&frame.time.0.to_le_bytes());
+    block.reserve(fields.len() + proof.len() + frame.payload.len());
+    block.extend_from_slice(&fields);
     block.extend_from_slice(proof);
     block.extend_from_slice(&frame.payload);
 }
 
+/// A transaction as it stands in a block.
+#[derive(Debug)]
+pub(super) struct FrameItem<'a> {
+    pub position: Position,
+    pub time: Timestamp,
+    pub proof: Proof,
+    pub payload: &'a [u8],
+}
+
+impl<'a> FrameItem<'a> {
+    /// The one that a block begins with, and what is behind it. `None` when the block does not hold one.
+    pub fn first(block: &'a [u8]) -> Option<(FrameItem<'a>, &'a [u8])> {
+        let (mut fields, rest) = block.split_first_chunk::<FRAME_ITEM_BYTES>().map(|(item, rest)| (&item[..], rest))?;
+        let (length, flags) = (fields.get_u32_le() as usize, fields.get_u32_le());
+        let (position, time) = (Position(fields.get_u64_le()), Timestamp(fields.get_i64_le()));
+        let (proof, rest) = match flags {
+            0 => rest.split_first_chunk().map(|(salt, rest)| (Proof::Salted(Salt(*salt)), rest))?,
+            FLAG_ERASED => rest.split_first_chunk().map(|(digest, rest)| (Proof::Erased(Digest(*digest)), rest))?,
+            _ => return None,
+        };
+        let (payload, rest) = rest.split_at_checked(length)?;
+        let possible = length <= Limits::TRANSACTION_BYTES_MAX;
+        possible.then_some((FrameItem { position, time, proof, payload }, rest))
+    }
+
+    /// The digest that the chain was extended with.
+    pub fn digest(&self) -> Digest {
+        match &self.proof {
+            Proof::Salted(salt) => Digest::of(salt, self.payload),
+            Proof::Erased(digest) => *digest,
+        }
+    }
+}
+
 /// Takes a transaction off a block; its chain hash is not in it. `None` when the block does not hold one.
 pub(super) fn take_frame(block: &mut Bytes) -> Option<Frame> {
-    if block.len() < FRAME_ITEM_BYTES {
-        return None;
-    }
-    let (payload, flags) = (block.get_u32_le() as usize, block.get_u32_le());
-    let (position, time) = (Position(block.get_u64_le()), Timestamp(block.get_i64_le()));
-    let mut fields = &block[..];
-    let proof = match flags {
-        0 if fields.len() >= 16 => Proof::Salted(Salt(take(&mut fields))),
-        FLAG_ERASED if fields.len() >= 32 => Proof::Erased(Digest(take(&mut fields))),
-        _ => return None,
-    };
-    let proof_bytes = block.len() - fields.len();
-    block.advance(proof_bytes);
-    if payload > block.len() || payload > Limits::TRANSACTION_BYTES_MAX {
-        return None;
-    }
-    Some(Frame { position, time, chain: Hash::default(), proof, payload: block.split_to(payload) })
+    let (FrameItem { position, time, proof, payload }, rest) = FrameItem::first(block)?;
+    let (length, behind) = (payload.len(), rest.len());
+    block.advance(block.len() - behind - length);
+    Some(Frame { position, time, chain: Hash::default(), proof, payload: block.split_to(length) })
 }
 
 /// The last block's content.
@@ -391,8 +415,8 @@ pub(super) struct Trailer {
     pub head: Head,
     /// SHA-256 of all entries as they stand in blocks; zeros without any.
     pub state: Digest,
-    /// SHA-256 of everything before this block.
-    pub digest: Digest,
+    /// SHA-256 of the dump's header: the chain and the digest of the entries prove the rest.
+    pub header: Digest,
 }
 
 /// The size of a trailer's content.
@@ -406,7 +430,7 @@ impl Trailer {
         }
         bytes.extend_from_slice(&encode_head(&self.head));
         bytes.extend_from_slice(&self.state.0);
-        bytes.extend_from_slice(&self.digest.0);
+        bytes.extend_from_slice(&self.header.0);
         bytes
     }
 
@@ -421,7 +445,7 @@ impl Trailer {
             content: fields.get_u64_le(),
             head: decode_head(&mut fields),
             state: Digest(take(&mut fields)),
-            digest: Digest(take(&mut fields)),
+            header: Digest(take(&mut fields)),
         })
     }
 }
@@ -506,7 +530,7 @@ mod tests {
             content: 3,
             head,
             state: Digest([0x55; 32]),
-            digest: Digest([0x66; 32]),
+            header: Digest([0x66; 32]),
         };
         let expect = format!(
             "01000000000000000200000000000000030000000000000002010000000000000300000000000000{}{}{}",

@@ -4,9 +4,13 @@
 //! into a log. A snapshot in the log's directory is a dump of the state. Knows the log and its frames; of events only
 //! redactions, and of views nothing: entries of a state are handed in and out.
 
+mod blocks;
 mod error;
 mod format;
+mod hashed;
+mod output;
 mod pass;
+mod prover;
 mod reader;
 mod redactions;
 mod restore;
@@ -20,6 +24,7 @@ mod writer;
 
 pub use error::DumpError;
 pub use format::{DUMP_FORMAT, DumpHeader, DumpKind, DumpedIndex};
+pub(crate) use hashed::Hashed;
 pub use reader::{DumpItem, DumpReader, StateEntry};
 pub use restore::{RestoreOptions, Restored, restore};
 pub use snapshot::{SnapshotReader, SnapshotWriter};

@@ -1,8 +1,9 @@
 //! [`Pass`]: one reading of all dumps of a restore, compared with the log that is there and, when asked to, appended to it.
 
+use super::blocks::corrupt;
 use super::error::{DumpError, IoOn};
 use super::format::DumpHeader;
-use super::reader::{DumpItem, DumpReader, corrupt};
+use super::reader::{DumpItem, DumpReader};
 use super::restore::{Place, Restored};
 use super::snapshot::SnapshotWriter;
 use super::source::DumpFile;
@@ -184,7 +185,7 @@ impl<'a> Pass<'a> {
 
     fn create(&mut self, birth: Birth) -> Result<(), DumpError> {
         let Place { env, lock, making, options, .. } = self.place;
-        let log = FileLog::create_from(Env::clone(env), lock.clone(), making, options.settings.clone(), birth)?;
+        let log = FileLog::create_unseen(Env::clone(env), lock.clone(), making, options.settings.clone(), birth)?;
         self.there = log.head();
         self.log = Some(log);
         Ok(())

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::blocks::corrupt;
 use super::error::{DumpError, IoOn};
 use super::format::{DumpHeader, DumpKind, DumpedIndex};
-use super::reader::{DumpItem, DumpReader, StateEntry, corrupt};
+use super::hashed::{Hashed, Hasher};
+use super::reader::{DumpItem, DumpReader, StateEntry};
 use super::source::remove;
 use super::writer::{DumpSummary, DumpWriter};
 use crate::env::{Env, File, OpenMode, Sequential};
@@ -15,7 +17,8 @@ use crate::types::{Digest, LogId, Position, Timestamp};
 /// Writes a snapshot under the name of something unfinished.
 #[derive(Debug)]
 pub struct SnapshotWriter {
-    writer: DumpWriter<Sequential>,
+    writer: DumpWriter<Hashed<Sequential>>,
+    hasher: Hasher,
     path: PathBuf,
 }
 
@@ -35,8 +38,9 @@ impl SnapshotWriter {
         remove(env.fs.as_ref(), path)?;
         let file: Arc<dyn File> = Arc::from(env.fs.open(path, OpenMode::CreateNew).on("create the snapshot", &name)?);
         let header = DumpHeader { kind: DumpKind::State, compressed: true, log_id, created, base: head, indexes };
-        let writer = DumpWriter::new(Sequential::new(file), &name, header)?;
-        Ok(SnapshotWriter { writer, path: path.to_path_buf() })
+        let (out, hasher) = Hashed::new(Sequential::new(file));
+        let writer = DumpWriter::new(out, &name, header)?;
+        Ok(SnapshotWriter { writer, hasher, path: path.to_path_buf() })
     }
 
     /// Adds an entry, in the order of encoded keys.
@@ -53,8 +57,8 @@ impl SnapshotWriter {
     /// `Io`.
     pub fn finish(self) -> Result<(Snapshot, DumpSummary), DumpError> {
         let (out, summary) = self.writer.finish()?;
-        out.file().sync_all().on("sync the snapshot", &self.path.display().to_string())?;
-        Ok((Snapshot { head: summary.head, bytes: summary.bytes, digest: summary.digest }, summary))
+        out.inner().file().sync_all().on("sync the snapshot", &self.path.display().to_string())?;
+        Ok((Snapshot { head: summary.head, bytes: summary.bytes, digest: self.hasher.digest() }, summary))
     }
 }
 
@@ -62,6 +66,7 @@ impl SnapshotWriter {
 #[derive(Debug)]
 pub struct SnapshotReader {
     reader: DumpReader,
+    hasher: Hasher,
     name: String,
     digest: Digest,
 }
@@ -72,9 +77,28 @@ impl SnapshotReader {
     /// # Errors
     /// `Corrupt`, `NewerFormat`, `Io`, those of [`Snapshot::open`].
     pub fn open(env: &Env, dir: &Path, log_id: LogId, snapshot: &Snapshot) -> Result<SnapshotReader, DumpError> {
-        let name = snapshot.path(dir).display().to_string();
-        let file: Arc<dyn File> = Arc::from(snapshot.open(env.fs.as_ref(), dir)?);
-        let reader = match DumpReader::new(Sequential::new(file), &name) {
+        let file = Arc::from(snapshot.open(env.fs.as_ref(), dir)?);
+        SnapshotReader::over(file, &snapshot.path(dir), log_id, snapshot)
+    }
+
+    /// Opens one that has not got its name yet, at `path`.
+    ///
+    /// # Errors
+    /// As [`SnapshotReader::open`].
+    pub fn open_unfinished(
+        env: &Env,
+        path: &Path,
+        log_id: LogId,
+        snapshot: &Snapshot,
+    ) -> Result<SnapshotReader, DumpError> {
+        let file = env.fs.open(path, OpenMode::Read).on("read the snapshot back", &path.display().to_string())?;
+        SnapshotReader::over(Arc::from(file), path, log_id, snapshot)
+    }
+
+    fn over(file: Arc<dyn File>, path: &Path, log_id: LogId, snapshot: &Snapshot) -> Result<SnapshotReader, DumpError> {
+        let name = path.display().to_string();
+        let (input, hasher) = Hashed::new(Sequential::new(file));
+        let reader = match DumpReader::new(input, &name) {
             // The log says that it is one.
             Err(DumpError::NotADump { .. }) => return Err(corrupt(&name, 0, Position::ZERO, "it is no snapshot")),
             reader => reader?,
@@ -83,7 +107,7 @@ impl SnapshotReader {
         if (*kind, *found, *base) != (DumpKind::State, log_id, snapshot.head) {
             return Err(corrupt(&name, 0, Position::ZERO, "the snapshot is not of the state in the manifest"));
         }
-        Ok(SnapshotReader { reader, name, digest: snapshot.digest })
+        Ok(SnapshotReader { reader, hasher, name, digest: snapshot.digest })
     }
 
     /// The indexes whose entries it holds whole.
@@ -104,7 +128,8 @@ impl SnapshotReader {
         match self.reader.next()? {
             Some(DumpItem::Entry(entry)) => Ok(Some(entry)),
             Some(DumpItem::Frame(..)) => Err(corrupt(&self.name, 0, Position::ZERO, "a snapshot holds transactions")),
-            None if self.reader.summary().is_some_and(|summary| summary.digest == self.digest) => Ok(None),
+            // All of it has passed: the reader looks for the end of the file before it says that the dump ends.
+            None if self.hasher.digest() == self.digest => Ok(None),
             None => Err(corrupt(&self.name, 0, Position::ZERO, "the snapshot has another SHA-256")),
         }
     }

@@ -5,9 +5,10 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::blocks::{corrupt, read_header};
 use super::error::{DumpError, IoOn};
 use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, DumpHeader, TRAILER_BYTES, Trailer};
-use super::reader::{DumpReader, corrupt, read_header};
+use super::reader::DumpReader;
 use crate::env::{File, FileExt as _, Fs, OpenMode, Sequential};
 use crate::types::Position;
 

@@ -81,20 +81,24 @@ pub fn dump<W: Write + Send + 'static>(
         }
     }
     let total = to.0 - base.position.0;
-    if total > 0 {
-        for frame in files.frames(base.position.next(), Check::Chain)? {
-            let frame = frame?;
-            writer.frame(&frame)?;
-            let done = frame.position.0 - base.position.0;
-            if done.is_multiple_of(1024) {
-                progress(done, total);
-            }
-            if frame.position >= to {
-                break;
+    let written = (|| {
+        if total > 0 {
+            // Their chain is proven by the writer, on a thread of its own.
+            for frame in files.frames(base.position.next(), Check::Order)? {
+                let frame = frame?;
+                writer.frame(&frame)?;
+                let done = frame.position.0 - base.position.0;
+                if done.is_multiple_of(1024) {
+                    progress(done, total);
+                }
+                if frame.position >= to {
+                    break;
+                }
             }
         }
-    }
-    let (out, summary) = writer.finish()?;
+        writer.finish()
+    })();
+    let (out, summary) = written.map_err(|error| name_damage(files, error))?;
     if summary.head.position != to {
         return Err(LogError::AboveHead { position: to, head: summary.head.position }.into());
     }
@@ -118,4 +122,11 @@ pub(crate) fn snapshot_at(env: &Env, files: &LogFiles, floor: Head) -> Result<Op
             return Err(failed);
         }
     }
+}
+
+/// Of a broken chain the log itself says where it is.
+fn name_damage(files: &LogFiles, error: DumpError) -> DumpError {
+    let DumpError::BrokenChain { position } = error else { return error };
+    let found = files.frames(position, Check::Chain).and_then(|mut frames| frames.next().transpose());
+    found.err().map_or(error, DumpError::Log)
 }

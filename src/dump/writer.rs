@@ -1,22 +1,20 @@
-//! [`DumpWriter`]: puts entries and transactions into blocks; a second thread compresses, hashes and writes them.
+//! [`DumpWriter`]: puts entries and transactions into blocks; a second thread proves what is in them, a third one compresses and writes them.
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
-use zstd::bulk::Compressor;
 
 use super::error::{DumpError, IoOn};
-use super::format::{self, BLOCK_BYTES, BLOCK_HEADER_BYTES, BlockHeader, BlockKind, DumpHeader, DumpKind, Trailer};
+use super::format::{self, BLOCK_BYTES, BlockKind, DumpHeader, DumpKind, FrameItem, Trailer};
+use super::output::Output;
 use super::redactions::Redactions;
 use crate::log::{Frame, Head};
-use crate::types::{Digest, LogId, Position};
+use crate::types::{Digest, Hash, LogId, Position};
 
-/// Blocks on their way to the second thread.
+/// Blocks on their way to each of the other threads.
 const BLOCKS_AHEAD: usize = 2;
-/// Faster than the disk, and the better part of what higher levels gain.
-const LEVEL: i32 = 1;
 
 /// What is in a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +35,6 @@ pub struct DumpSummary {
     pub bytes: u64,
     /// SHA-256 of the state's entries; zeros without a state.
     pub state: Digest,
-    /// SHA-256 of the whole dump.
-    pub digest: Digest,
 }
 
 /// Writes a dump to anything that takes bytes. What was written is a dump only when [`DumpWriter::finish`] has returned.
@@ -46,17 +42,25 @@ pub struct DumpSummary {
 pub struct DumpWriter<W> {
     name: String,
     header: DumpHeader,
-    block: Vec<u8>,
-    kind: BlockKind,
-    full: Option<SyncSender<(BlockKind, Vec<u8>)>>,
-    empty: Receiver<Vec<u8>>,
-    thread: Option<JoinHandle<Result<Output<W>, DumpError>>>,
+    block: Block,
+    full: Option<SyncSender<Block>>,
+    empty: Receiver<Block>,
+    prover: Option<JoinHandle<Result<Prover, DumpError>>>,
+    writer: Option<JoinHandle<Result<Output<W>, DumpError>>>,
     head: Head,
     transactions: u64,
     entries: u64,
     content: u64,
-    state: Sha256,
     redactions: Redactions,
+}
+
+/// Items on their way into the dump.
+#[derive(Debug)]
+struct Block {
+    kind: BlockKind,
+    bytes: Vec<u8>,
+    /// The chain hashes of the transactions in it.
+    chains: Vec<Hash>,
 }
 
 impl<W: Write + Send + 'static> DumpWriter<W> {
@@ -66,32 +70,45 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
     /// # Errors
     /// `Io`.
     pub fn new(out: W, name: &str, header: DumpHeader) -> Result<DumpWriter<W>, DumpError> {
-        let (full, blocks) = sync_channel::<(BlockKind, Vec<u8>)>(BLOCKS_AHEAD);
-        let (used, empty) = sync_channel(BLOCKS_AHEAD + 1);
+        let (full, blocks) = sync_channel::<Block>(BLOCKS_AHEAD);
+        let (proven, ready) = sync_channel::<Block>(BLOCKS_AHEAD);
+        let (used, empty) = sync_channel(2 * BLOCKS_AHEAD + 2);
         let mut output = Output::new(out, name, header.compressed)?;
         output.put(&header.encode())?;
-        let thread = std::thread::Builder::new().name("lakelog-dump".to_owned());
-        let thread = thread.spawn(move || {
-            for (kind, block) in blocks {
-                output.block(kind, &block)?;
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let mut prover = Prover { head: header.base, state: Sha256::new() };
+        let prover = thread("lakelog-prove").spawn(move || {
+            for block in blocks {
+                prover.pass(&block)?;
+                // What stops the last thread is its own to tell.
+                if proven.send(block).is_err() {
+                    break;
+                }
+            }
+            Ok(prover)
+        });
+        let prover = prover.on("start a thread", name)?;
+        let writer = thread("lakelog-dump").spawn(move || {
+            for block in ready {
+                output.block(block.kind, &block.bytes)?;
                 // There are enough of them when this does not find room, and never a reason to wait for it.
                 let _ = used.try_send(block);
             }
             Ok(output)
         });
+        let kind = if header.has_state() { BlockKind::Entries } else { BlockKind::Frames };
         Ok(DumpWriter {
             name: name.to_owned(),
             head: header.base,
-            kind: if header.has_state() { BlockKind::Entries } else { BlockKind::Frames },
             header,
-            block: Vec::with_capacity(BLOCK_BYTES),
+            block: Block { kind, bytes: Vec::with_capacity(BLOCK_BYTES), chains: Vec::new() },
             full: Some(full),
             empty,
-            thread: Some(thread.on("start a thread", name)?),
+            prover: Some(prover),
+            writer: Some(writer.on("start a thread", name)?),
             transactions: 0,
             entries: 0,
             content: 0,
-            state: Sha256::new(),
             redactions: Redactions::default(),
         })
     }
@@ -101,29 +118,28 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
     /// # Errors
     /// `Io` of this or an earlier one; `Invalid` where no entry can be.
     pub fn entry(&mut self, key: &[u8], version: Position, value: &[u8]) -> Result<(), DumpError> {
-        if self.kind != BlockKind::Entries {
+        if self.block.kind != BlockKind::Entries {
             return Err(misplaced("an entry where a dump has transactions"));
         }
-        let from = self.block.len();
-        format::put_entry(key, version, value, &mut self.block);
-        self.state.update(self.block.get(from..).unwrap_or_default());
+        format::put_entry(key, version, value, &mut self.block.bytes);
         self.entries += 1;
         self.flush_full()
     }
 
-    /// Adds a transaction. That its chain hash follows from the one before is for the caller to have proven.
+    /// Adds a transaction. Its digest and chain hash are proven on the way, at the latest by [`DumpWriter::finish`].
     ///
     /// # Errors
-    /// `Io` of this or an earlier one; `Invalid` for one that is not the next.
+    /// `Io` and `BrokenChain` of this or an earlier one; `Invalid` for one that is not the next.
     pub fn frame(&mut self, frame: &Frame) -> Result<(), DumpError> {
         if self.header.kind == DumpKind::State || frame.position != self.head.position.next() {
             return Err(misplaced("a transaction that is not the next"));
         }
-        if self.kind == BlockKind::Entries {
+        if self.block.kind == BlockKind::Entries {
             self.flush()?;
-            self.kind = BlockKind::Frames;
+            self.block.kind = BlockKind::Frames;
         }
-        format::put_frame(frame, &mut self.block);
+        format::put_frame(frame, &mut self.block.bytes);
+        self.block.chains.push(frame.chain);
         self.redactions.pass(frame);
         self.head = Head { position: frame.position, time: frame.time, chain: frame.chain };
         self.transactions += 1;
@@ -133,20 +149,20 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
     /// Writes what is left and the trailer, and flushes.
     ///
     /// # Errors
-    /// `Io`; `RedactedLater`.
+    /// `Io`; `BrokenChain`; `RedactedLater`.
     pub fn finish(mut self) -> Result<(W, DumpSummary), DumpError> {
         if let Some(position) = self.redactions.unproven() {
             return Err(DumpError::RedactedLater { position, end: self.head.position });
         }
         self.flush()?;
-        let mut output = self.join()?;
+        let (prover, mut output) = self.join()?;
         let state = match self.header.has_state() {
-            true => Digest(self.state.clone().finalize().into()),
+            true => Digest(prover.state.finalize().into()),
             false => Digest::default(),
         };
-        let digest = Digest(output.hasher.clone().finalize().into());
+        let header = Digest::of_bytes(&self.header.encode());
         let (transactions, entries, content) = (self.transactions, self.entries, self.content);
-        let trailer = Trailer { transactions, entries, content, head: self.head, state, digest };
+        let trailer = Trailer { transactions, entries, content, head: self.head, state, header };
         output.block(BlockKind::Trailer, &trailer.encode())?;
         output.out.flush().on("write the dump", &self.name)?;
         let summary = DumpSummary {
@@ -158,32 +174,39 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
             entries,
             bytes: output.bytes,
             state,
-            digest: Digest(output.hasher.finalize().into()),
         };
         Ok((output.out, summary))
     }
 
     fn flush_full(&mut self) -> Result<(), DumpError> {
-        if self.block.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
+        if self.block.bytes.len() >= BLOCK_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), DumpError> {
-        if self.block.is_empty() {
+        if self.block.bytes.is_empty() {
             return Ok(());
         }
-        self.content += self.block.len() as u64;
-        let mut next = self.empty.try_recv().unwrap_or_default();
-        next.clear();
+        self.content += self.block.bytes.len() as u64;
+        let kind = self.block.kind;
+        let next = match self.empty.try_recv() {
+            Ok(mut used) => {
+                used.bytes.clear();
+                used.chains.clear();
+                Block { kind, ..used }
+            }
+            Err(_) => Block { kind, bytes: Vec::with_capacity(BLOCK_BYTES), chains: Vec::new() },
+        };
         let block = std::mem::replace(&mut self.block, next);
-        let sent = self.full.as_ref().is_some_and(|full| full.send((self.kind, block)).is_ok());
+        let sent = self.full.as_ref().is_some_and(|full| full.send(block).is_ok());
         if sent { Ok(()) } else { self.join().map(drop) }
     }
 
-    /// Waits for the second thread. Its failure is the answer; so is what it wrote to.
-    fn join(&mut self) -> Result<Output<W>, DumpError> {
+    /// Waits for the other threads. The failure of one is the answer; so is what they made.
+    fn join(&mut self) -> Result<(Prover, Output<W>), DumpError> {
         self.full = None;
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(done)) => done,
+        let (prover, writer) = (self.prover.take().map(JoinHandle::join), self.writer.take().map(JoinHandle::join));
+        match (prover, writer) {
+            (Some(Ok(prover)), Some(Ok(output))) => Ok((prover?, output?)),
             // It has failed before, or panicked: no more bytes go anywhere.
             _ => Err(DumpError::Io {
                 action: "write the dump",
@@ -197,10 +220,9 @@ impl<W: Write + Send + 'static> DumpWriter<W> {
 impl<W> Drop for DumpWriter<W> {
     fn drop(&mut self) {
         self.full = None;
-        if let Some(thread) = self.thread.take() {
-            // Nothing is written any more when this returns, so a file that is not finished can be removed.
-            let _ = thread.join();
-        }
+        // Nothing is written any more when this returns, so a file that is not finished can be removed.
+        let _ = self.prover.take().map(JoinHandle::join);
+        let _ = self.writer.take().map(JoinHandle::join);
     }
 }
 
@@ -208,62 +230,33 @@ fn misplaced(what: &str) -> DumpError {
     DumpError::Invalid { detail: format!("{what} cannot be written into the dump") }
 }
 
-/// Where blocks go.
-struct Output<W> {
-    out: W,
-    name: String,
-    compressor: Option<Compressor<'static>>,
-    compressed: Vec<u8>,
-    hasher: Sha256,
-    bytes: u64,
-    sequence: u64,
+/// Computes what the trailer says of the content.
+#[derive(Debug)]
+struct Prover {
+    head: Head,
+    state: Sha256,
 }
 
-impl<W> std::fmt::Debug for Output<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output").field("name", &self.name).field("bytes", &self.bytes).finish_non_exhaustive()
-    }
-}
-
-impl<W: Write> Output<W> {
-    fn new(out: W, name: &str, compressed: bool) -> Result<Output<W>, DumpError> {
-        let compressor = compressed.then(|| Compressor::new(LEVEL)).transpose().on("begin to compress", name)?;
-        let (name, compressed) = (name.to_owned(), Vec::new());
-        Ok(Output { out, name, compressor, compressed, hasher: Sha256::new(), bytes: 0, sequence: 0 })
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), DumpError> {
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.out.write_all(bytes).on("write the dump", &self.name)
-    }
-
-    fn block(&mut self, kind: BlockKind, content: &[u8]) -> Result<(), DumpError> {
-        let mut stored = std::mem::take(&mut self.compressed);
-        let gained = kind != BlockKind::Trailer && self.compress(content, &mut stored)?;
-        let bytes = if gained { &stored[..] } else { content };
-        let header = BlockHeader {
-            kind,
-            compressed: gained,
-            stored: bytes.len(),
-            content: content.len(),
-            content_crc: if gained { crc32fast::hash(content) } else { 0 },
-            sequence: self.sequence,
-        };
-        self.sequence += 1;
-        let header: [u8; BLOCK_HEADER_BYTES] = header.encode(bytes);
-        self.put(&header)?;
-        self.put(bytes)?;
-        self.compressed = stored;
+impl Prover {
+    fn pass(&mut self, block: &Block) -> Result<(), DumpError> {
+        if block.kind == BlockKind::Entries {
+            self.state.update(&block.bytes);
+            return Ok(());
+        }
+        let mut left = &block.bytes[..];
+        for chain in &block.chains {
+            let broken = DumpError::BrokenChain { position: self.head.position.next() };
+            let Some((item, rest)) = FrameItem::first(left) else { return Err(broken) };
+            left = rest;
+            let FrameItem { position, time, .. } = item;
+            if position != self.head.position.next()
+                || time < self.head.time
+                || self.head.chain.extend(position, time, &item.digest()) != *chain
+            {
+                return Err(broken);
+            }
+            self.head = Head { position, time, chain: *chain };
+        }
         Ok(())
-    }
-
-    /// `true` when the content is smaller now.
-    fn compress(&mut self, content: &[u8], stored: &mut Vec<u8>) -> Result<bool, DumpError> {
-        let Some(compressor) = &mut self.compressor else { return Ok(false) };
-        stored.clear();
-        stored.reserve(zstd::zstd_safe::compress_bound(content.len()));
-        let bytes = compressor.compress_to_buffer(content, stored).on("compress the dump", &self.name)?;
-        Ok(bytes < content.len())
     }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use os::{OsEntropy, OsFs, SystemClock};
-pub use sequential::Sequential;
+pub use sequential::{Sequential, Streamed};
 pub(crate) use socket::SocketFile;
 
 use crate::types::Timestamp;
@@ -93,6 +93,13 @@ pub trait File: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Truncates or extends (with zeros) to a size.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Extends (with zeros) to a size, with room that later writes find, where the file system can do that without writing. A file
+    /// that is larger stays as it is.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if self.len()? < len { self.set_len(len) } else { Ok(()) }
+    }
+    /// Says that these bytes were written for good: the system may begin to bring them to the disk. Promises nothing.
+    fn begin_sync(&self, _offset: u64, _len: u64) {}
 }
 
 /// Conveniences over [`File`].

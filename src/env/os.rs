@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
+use rustix::fs::{Advice, FallocateFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Clock, Entropy, File, Fs, Lock, OpenMode, Space};
@@ -162,6 +165,24 @@ impl File for OsFile {
         }
         self.0.set_len(len)
     }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        check_file_size(len)?;
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if self.len()? < len => self.set_len(len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    fn begin_sync(&self, offset: u64, len: u64) {
+        begin_sync(&self.0, offset, len);
+    }
+}
+
+/// What is still to be written is written, without waiting; only what is on the disk already leaves the cache.
+pub(super) fn begin_sync(file: &fs::File, offset: u64, len: u64) {
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
 }
 
 #[derive(Debug)]

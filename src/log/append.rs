@@ -123,6 +123,9 @@ impl FileLog {
         if let Err(error) = writer.file.write_all_at(&buffer, writer.end) {
             return Err(writer.latch(error, promise.next(), head.position));
         }
+        if self.unseen {
+            writer.begin_sync(bytes);
+        }
         self.milestones.pass((writer.id, 0), expected.next(), writer.end);
         writer.first_time.get_or_insert(first_time);
         writer.end += bytes;

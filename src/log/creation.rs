@@ -6,13 +6,16 @@ use super::error::IoAt;
 use super::format::FRAMES_AT;
 use super::manifest::{self, Manifest, SegmentEntry};
 use super::rotation::segment_header;
-use super::segment::{self, SegmentId, Spare};
+use super::segment::{self, MinFree, SegmentId, Spare};
 use super::settings::LogSettings;
 use super::snapshot::Snapshot;
 use super::writer::FileLog;
 use super::{DirLock, Head, LOG_FORMAT, LogError};
-use crate::env::Env;
+use crate::env::{Env, Fs};
 use crate::types::{Hash, LogId, Position, Timestamp};
+
+/// How a segment gets its room.
+type Room = fn(&dyn Fs, &Path, u64, MinFree) -> Result<Spare, LogError>;
 
 /// What a log begins with.
 #[derive(Clone, Debug)]
@@ -58,6 +61,22 @@ impl FileLog {
         FileLog::create_from(env, lock, dir, settings, birth)
     }
 
+    /// As [`FileLog::create_from`], for a log that is written through and closed before anybody sees it: its segments get their room from
+    /// the file system without being zeroed. What cannot be made durable then, it is not for anybody.
+    ///
+    /// Errors: as [`FileLog::create_from`].
+    pub fn create_unseen(
+        env: Env,
+        lock: DirLock,
+        dir: &Path,
+        settings: LogSettings,
+        birth: Birth,
+    ) -> Result<FileLog, LogError> {
+        let mut log = FileLog::make(env, lock, dir, settings, birth, Spare::reserve)?;
+        log.unseen = true;
+        Ok(log)
+    }
+
     /// As [`FileLog::create`], with identity and beginning from elsewhere.
     ///
     /// Errors: as [`FileLog::create`]; `InvalidSnapshot`.
@@ -67,6 +86,17 @@ impl FileLog {
         dir: &Path,
         settings: LogSettings,
         birth: Birth,
+    ) -> Result<FileLog, LogError> {
+        FileLog::make(env, lock, dir, settings, birth, Spare::allocate)
+    }
+
+    fn make(
+        env: Env,
+        lock: DirLock,
+        dir: &Path,
+        settings: LogSettings,
+        birth: Birth,
+        room: Room,
     ) -> Result<FileLog, LogError> {
         settings.check()?;
         birth.check()?;
@@ -98,7 +128,7 @@ impl FileLog {
             redaction: start.position,
             segments: vec![entry],
         };
-        let spare = Spare::allocate(fs, &making, settings.segment_bytes, settings.min_free())?;
+        let spare = room(fs, &making, settings.segment_bytes, settings.min_free())?;
         let header = segment_header(id, &entry, start, spare.size());
         spare.into_segment(fs, &making, &header, |_| Ok(FRAMES_AT))?;
         manifest::store(fs, &making, 1, &manifest)?;

@@ -34,6 +34,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod unseen;
 mod verify;
 mod walk;
 mod window;

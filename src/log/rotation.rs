@@ -34,7 +34,8 @@ impl FileLog {
     }
 
     fn allocate(&self, size: u64) -> Result<Spare, LogError> {
-        Spare::allocate(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
+        let room = if self.unseen { Spare::reserve } else { Spare::allocate };
+        room(self.env.fs.as_ref(), &self.dir, size, self.settings.min_free())
     }
 
     /// Everything that can fail for want of room, before anything is written. `ready` stays locked until the spare has

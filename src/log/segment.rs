@@ -80,6 +80,24 @@ impl Spare {
     ///
     /// Errors: `NoSpace`, `Io`. Nothing in use was touched, so neither latches anything.
     pub fn allocate(fs: &dyn Fs, dir: &Path, size: u64, min_free: MinFree) -> Result<Spare, LogError> {
+        Spare::make(fs, dir, size, min_free, |file| {
+            fill(file, 0, size)?;
+            file.sync_all()
+        })
+    }
+
+    /// The same, but its zeros are only promised by the file system: for a log that nobody waits for, and that will be written through.
+    pub fn reserve(fs: &dyn Fs, dir: &Path, size: u64, min_free: MinFree) -> Result<Spare, LogError> {
+        Spare::make(fs, dir, size, min_free, |file| file.allocate(size))
+    }
+
+    fn make(
+        fs: &dyn Fs,
+        dir: &Path,
+        size: u64,
+        min_free: MinFree,
+        fill: impl FnOnce(&dyn File) -> io::Result<()>,
+    ) -> Result<Spare, LogError> {
         let path = dir.join(SPARE_NAME);
         let no_space = |needed: u64, kept_free: u64| {
             let free = fs.space(dir).map_or(0, |space| space.free);
@@ -110,14 +128,7 @@ impl Spare {
             if present > size {
                 file.set_len(size)?;
             }
-            let zeros = vec![0; ZERO_CHUNK_BYTES.min(usize::try_from(size).unwrap_or(ZERO_CHUNK_BYTES))];
-            let mut offset = 0;
-            while offset < size {
-                let len = (size - offset).min(zeros.len() as u64);
-                file.write_all_at(&zeros[..len as usize], offset)?;
-                offset += len;
-            }
-            file.sync_all()?;
+            fill(file.as_ref())?;
             Ok(file)
         })();
         match filled {
@@ -151,6 +162,19 @@ impl Spare {
         fs.sync_dir(dir).at("sync the directory", dir)?;
         Ok((Arc::from(self.file), end))
     }
+}
+
+/// Writes zeros from an offset up to another one.
+pub(super) fn fill(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    let bytes = to.saturating_sub(from);
+    let zeros = vec![0; ZERO_CHUNK_BYTES.min(usize::try_from(bytes).unwrap_or(ZERO_CHUNK_BYTES))];
+    let mut offset = from;
+    while offset < to {
+        let len = (to - offset).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..len as usize], offset)?;
+        offset += len;
+    }
+    Ok(())
 }
 
 /// How much of the file system ordinary writes leave free.

@@ -176,6 +176,8 @@ pub struct FrameStream {
     /// The state before the next frame. Between a place in the middle of a segment and the first frame from there on, all but the
     /// position is that of the segment's beginning.
     head: Head,
+    /// Whether `head` is of a frame that was read in the current segment.
+    met: bool,
     /// Where a milestone was last noted in the current segment.
     noted: u64,
     ended: bool,
@@ -200,7 +202,7 @@ impl FrameStream {
         if from > to.next() {
             return Err(LogError::AboveHead { position: from, head: to });
         }
-        Ok(FrameStream { source, manifest, check, from, to, current: None, head, noted: 0, ended: false })
+        Ok(FrameStream { source, manifest, check, from, to, current: None, head, met: false, noted: 0, ended: false })
     }
 
     fn advance(&mut self) -> Result<Option<Frame>, LogError> {
@@ -217,8 +219,8 @@ impl FrameStream {
             // Sealed segments without transactions are passed by too.
             if sealed && self.head.position >= entry.last {
                 // A segment of a copy that went its own way has the same name and tag, and frames without a fault.
-                if self.head.chain != entry.chain {
-                    let detail = "the chain hash at the end of the segment is not that in the manifest";
+                if self.met && self.head != entry.head() {
+                    let detail = "the end of the segment is not the one in the manifest";
                     return Err(corrupt(reader.path(), *offset, entry.first, entry.last, detail));
                 }
                 (self.current, self.head) = (None, entry.head());
@@ -239,6 +241,7 @@ impl FrameStream {
             }
             *offset = frame.header.end();
             let before = std::mem::replace(&mut self.head, frame.head());
+            self.met = true;
             if at >= self.noted + MILESTONE_BYTES {
                 self.noted = at;
                 self.source.milestones.pass((entry.id, entry.revision), expected, at);
@@ -259,7 +262,7 @@ impl FrameStream {
 
     /// Opens the segment that holds the next position, as near to it as known.
     fn enter(&mut self) -> Result<(usize, SegmentReader, u64), LogError> {
-        self.noted = FRAMES_AT;
+        (self.noted, self.met) = (FRAMES_AT, false);
         let position = self.from.max(self.head.position.next());
         let segments = &self.manifest.segments;
         let index = segments.partition_point(|entry| entry.first <= position).saturating_sub(1);

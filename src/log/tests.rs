@@ -317,3 +317,36 @@ fn a_log_begins_at_a_snapshot() {
     assert_eq!((log.head_at(Position(7)).unwrap(), log.snapshot()), (start, Some(snapshot)));
     assert_eq!(verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap().problems, []);
 }
+
+#[test]
+fn a_log_that_was_made_unseen_goes_on_like_any_other() {
+    let disk = OnDisk::new();
+    let id = LogId([3; 16]);
+    let birth = Birth { id, created: Timestamp(2), start: Head::origin(id), snapshot: None };
+    let settings = LogSettings { segment_bytes: 8 << 20, min_free_bytes: Some(0) };
+    let log = FileLog::create_unseen(disk.env.clone(), disk.lock(), &disk.dir, settings.clone(), birth).unwrap();
+    let payload = vec![7; 1 << 20];
+    for position in 0..20 {
+        log.append(Position(position), &[draft(5, &payload)]).unwrap();
+    }
+    log.close().unwrap();
+    drop(log);
+    let sizes: Vec<u64> = LogFiles::open(&disk.env, &disk.dir)
+        .unwrap()
+        .segments()
+        .iter()
+        .map(|segment| std::fs::metadata(segment.path(&disk.dir)).unwrap().len())
+        .collect();
+    // Seven fit into each of the first two.
+    let [8_388_608, 8_388_608, last] = sizes[..] else { panic!("{sizes:?}") };
+    assert!((7 << 20..8 << 20).contains(&last), "{last}");
+    let sound = || verify(&disk.env, &disk.dir, None, &mut |_| {}, &mut |_, _| {}).unwrap();
+    assert_eq!((sound().problems, sound().head.position), (Vec::new(), Position(20)));
+    let log = FileLog::open(disk.env.clone(), disk.lock(), &disk.dir, settings, None).unwrap();
+    for position in 20..30 {
+        log.append(Position(position), &[draft(5, &payload)]).unwrap();
+    }
+    log.close().unwrap();
+    assert_eq!((sound().problems, sound().head.position), (Vec::new(), Position(30)));
+    assert_eq!(payloads(log.read(Position(1)).unwrap()).len(), 30);
+}

@@ -37,6 +37,8 @@ pub struct FileLog {
     pub(super) dir: PathBuf,
     pub(super) settings: LogSettings,
     pub(super) id: LogId,
+    /// Nobody sees it before it was closed, so its segments are not zeroed before they are written.
+    pub(super) unseen: bool,
     /// Held by appends, syncs, rotation and trim; never by readers.
     pub(super) writer: Mutex<Writer>,
     /// What readers and other threads see; held for a few instructions only.
@@ -109,6 +111,7 @@ impl FileLog {
         let active = *recovered.manifest.active();
         Ok(FileLog {
             id: recovered.manifest.log_id,
+            unseen: false,
             writer: Mutex::new(Writer {
                 file: recovered.file,
                 path: active.path(&recovered.dir),
@@ -256,7 +259,9 @@ impl Log for FileLog {
     }
 
     fn close(&self) -> Result<(), LogError> {
-        let synced = self.sync();
+        // Before the sync, which then covers it.
+        let settled = if self.unseen { self.settle(&mut self.writer.lock()) } else { Ok(()) };
+        let synced = settled.and_then(|()| self.sync());
         let mut writer = self.writer.lock();
         let closed = synced.map(|_| {
             // Everything is durable already. What cannot be marked has fewer witnesses, nothing else.

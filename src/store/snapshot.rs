@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use super::engine::Shared;
 use super::indexing;
-use crate::dump::{
-    DumpError, DumpHeader, DumpKind, DumpReader, DumpWriter, DumpedIndex, SnapshotReader, SnapshotWriter,
-};
-use crate::env::{Env, File, OpenMode, Sequential};
+use crate::dump::{DumpError, DumpHeader, DumpKind, DumpWriter, DumpedIndex, SnapshotReader, SnapshotWriter};
+use crate::env::Env;
 use crate::log::{Head, LogError, Snapshot};
 use crate::projection::{INDEX_PARTITIONS, Pin, Scanner};
 use crate::types::{Entry, Error, ErrorKind, Position, Result};
@@ -153,17 +151,18 @@ pub(super) fn without(
 /// Reads back the file that is to become a snapshot.
 fn prove(env: &Env, shared: &Shared, snapshot: &Snapshot) -> Result<()> {
     let path = Snapshot::unfinished(&shared.log_dir);
-    let failed = |source| LogError::Io { action: "read the snapshot back", path: path.clone(), source };
-    let file: Arc<dyn File> = Arc::from(env.fs.open(&path, OpenMode::Read).map_err(failed)?);
-    let mut reader = DumpReader::new(Sequential::new(file), &path.display().to_string())?;
-    while reader.next()?.is_some() {}
-    match reader.summary() {
-        Some(read) if read.digest == snapshot.digest && read.head == snapshot.head => Ok(()),
-        _ => {
+    let mut reader = SnapshotReader::open_unfinished(env, &path, shared.log.id(), snapshot)?;
+    let read_back = (|| {
+        while reader.entry()?.is_some() {}
+        Ok(())
+    })();
+    read_back.map_err(|error: DumpError| match error {
+        DumpError::Corrupt { .. } => {
             let message = format!("a snapshot does not read back as it was written, path=`{}`", path.display());
-            Err(Error::new(ErrorKind::Unavailable, message))
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
         }
-    }
+        error => error.into(),
+    })
 }
 
 /// Whether there was no room for it.

@@ -154,10 +154,8 @@ fn a_standby_is_fed_beside_writers() {
         let dumped = shell.run(&["--json", "dump", "-o", "-", "--since", &since.to_string()]);
         assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
         let told = lines(&dumped.stderr).remove(0);
-        assert!(
-            told["to"].as_u64().unwrap() >= (round * 200 + 150).min(since + 1) && told["from"] == since + 1,
-            "{told}"
-        );
+        // At least what was acknowledged; the dump before may have had more already.
+        assert!(told["to"].as_u64().unwrap() >= since.max((round + 1) * 150) && told["from"] == since + 1, "{told}");
         let restored = shell.run_with(&at(&standby, &["--json", "restore", "-"]), &dumped.stdout);
         match round {
             // There is nothing yet that it goes on from.

@@ -252,6 +252,20 @@ impl Cursor {
         self.read_at(end)
     }
 
+    /// Goes on to the first row whose key is not below this one.
+    pub(super) fn advance_to(&mut self, key: &[u8]) -> Result<(), BackendError> {
+        for _ in 0..STEPS_BEFORE_SEARCH {
+            if self.key().is_none_or(|own| own >= key) {
+                return Ok(());
+            }
+            self.advance()?;
+        }
+        if self.key().is_some_and(|own| own < key) {
+            *self = Cursor::seek(self.generation.clone(), key)?;
+        }
+        Ok(())
+    }
+
     /// Goes to the first row above all of this key; it stands at one of them, or above already.
     pub(super) fn pass(&mut self, key: &[u8]) -> Result<(), BackendError> {
         for _ in 0..STEPS_BEFORE_SEARCH {

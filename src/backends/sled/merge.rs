@@ -87,13 +87,20 @@ pub(super) fn merge_past(
             output.push_range(prefix, version)?;
         }
     }
+    // Keys rise, so what is current is gone along with them: looked up one by one it would cost more than the merge.
+    let mut beside = Vec::new();
+    if all {
+        for generation in current {
+            beside.push(Cursor::seek(generation.clone(), b"")?);
+        }
+    }
     // Deletes that matter only if something older follows.
     let mut deletes: Vec<Row> = Vec::new();
     each_row(inputs, |Passing { row, until, begins }| {
         if begins {
             settle_deletes(&mut deletes, current, output)?;
         }
-        if !readable.any_in(row.version, until) || (all && is_beneath(&row, current, readable.oldest())?) {
+        if !readable.any_in(row.version, until) || (all && is_beneath(&row, &mut beside, readable.oldest())?) {
             return Ok(());
         }
         if all && row.value.is_none() {
@@ -108,13 +115,20 @@ pub(super) fn merge_past(
     settle_deletes(&mut deletes, current, output)
 }
 
-/// Whether something in `current` has superseded or hidden a row by `oldest`: from there on nobody sees it.
-fn is_beneath(row: &Row, current: &[Arc<Generation>], oldest: Position) -> Result<bool, BackendError> {
+/// Whether something in current generations has superseded or hidden a row by `oldest`: from there on nobody sees it. Asked for rows
+/// by rising key.
+fn is_beneath(row: &Row, current: &mut [Cursor], oldest: Position) -> Result<bool, BackendError> {
     if row.version >= oldest {
         return Ok(false);
     }
-    for generation in current {
-        let newer = generation.get(&row.key, oldest)?.map(|(version, _)| version);
+    for cursor in current {
+        cursor.advance_to(&row.key)?;
+        let generation = cursor.generation.clone();
+        let head = cursor.head().filter(|_| cursor.key() == Some(&row.key[..])).map(|head| head.version);
+        let newer = match head {
+            Some(version) if version > oldest => generation.get(&row.key, oldest)?.map(|(version, _)| version),
+            version => version,
+        };
         if newer.max(generation.ranges().newest(&row.key, oldest)) > Some(row.version) {
             return Ok(true);
         }

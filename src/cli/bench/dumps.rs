@@ -15,7 +15,7 @@ use super::load::fill_singly;
 use super::open::LOG_DIR;
 use super::reads::lost;
 use crate::dump::{DumpOptions, DumpSource, dump};
-use crate::env::Env;
+use crate::env::{Env, Streamed};
 use crate::log::{LogFiles, SegmentEntry};
 use crate::store::Store;
 use crate::types::Result;
@@ -31,7 +31,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         return Ok(());
     }
     let store = bed.store("dumped").await?;
-    fill_singly(&store, &bed.noise, bed.scale.replayed, u64::MAX).await?;
+    fill_singly(&store, &bed.noise, bed.scale.dumped, u64::MAX).await?;
     store.close().await?;
     let files = LogFiles::open(&Env::os(), &bed.path("dumped").join(LOG_DIR))?;
     let log = &Dumped { parts: parts(&files), bytes: files.bytes(), files };
@@ -53,7 +53,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
             log.dumps(None, false),
         ];
         let [copy, read, own, own_packed, own_read] = bed.in_turn(sides).await?;
-        bed.figure(Figure::rate(DUMPS[0], &own, UNIT, &copy, 0.5).with_goal(500.0))?;
+        bed.figure(Figure::rate(DUMPS[0], &own, UNIT, &copy, 0.7).with_goal(500.0))?;
         bed.figure(Figure::rate(DUMPS[1], &own_packed, UNIT, &copy, 0.3).with_goal(200.0))?;
         bed.figure(Figure::rate(DUMPS[2], &own_read, UNIT, &read, 0.1))?;
     }
@@ -64,7 +64,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         }
         let sides = [log.copies(copied), restores(bed, log, plain, restored), restores(bed, log, packed, restored)];
         let [copy, own, own_packed] = bed.in_turn(sides).await?;
-        bed.figure(Figure::rate(RESTORES[0], &own, UNIT, &copy, 0.5).with_goal(500.0))?;
+        bed.figure(Figure::rate(RESTORES[0], &own, UNIT, &copy, 0.7).with_goal(500.0))?;
         bed.figure(Figure::rate(RESTORES[1], &own_packed, UNIT, &copy, 0.3).with_goal(200.0))?;
     }
     for path in [plain, packed, copied] {
@@ -118,8 +118,8 @@ impl Dumped {
         };
         let failed = || io("write a dump", to);
         let file = File::create(to).map_err(failed())?;
-        let (file, _) = dump(&env, &self.files, options, file, "bench", &mut |_, _| {})?;
-        file.sync_all().map_err(failed())
+        let (out, _) = dump(&env, &self.files, options, Streamed::new(file), "bench", &mut |_, _| {})?;
+        out.file().sync_all().map_err(failed())
     }
 }
 

@@ -11,8 +11,10 @@ pub(super) struct Scale {
     pub round: Duration,
     /// Entries of the views that are read.
     pub entries: u64,
-    /// Transactions that are replayed from zero, dumped, restored and subscribed to.
+    /// Transactions that are replayed from zero and subscribed to.
     pub replayed: u64,
+    /// Transactions that are dumped and restored: enough that neither threads nor a segment's room decide.
+    pub dumped: u64,
     /// Transactions of the history behind the open that is timed.
     pub history: u64,
     /// Zero-filled bytes that the bare write loops go round in.
@@ -36,6 +38,7 @@ impl Scale {
         round: Duration::from_secs(1),
         entries: 1_000_000,
         replayed: 1_000_000,
+        dumped: 1_000_000,
         history: 5_000_000,
         file_bytes: 256 << 20,
         segment_bytes: 64 << 20,
@@ -51,6 +54,7 @@ impl Scale {
         round: Duration::from_millis(200),
         entries: 100_000,
         replayed: 100_000,
+        dumped: 500_000,
         history: 200_000,
         file_bytes: 64 << 20,
         segment_bytes: 64 << 20,
@@ -67,6 +71,7 @@ impl Scale {
         round: Duration::from_millis(5),
         entries: 300,
         replayed: 200,
+        dumped: 200,
         history: 300,
         file_bytes: 1 << 20,
         segment_bytes: 1 << 20,
