@@ -280,6 +280,7 @@ fn kill_at(witness: &mut Witness, life: u64, moment: &Moment) -> Vec<&'static st
 }
 
 /// What the killed process does: it writes, and brings what it wrote into the base, and trims, all at once.
+#[expect(clippy::print_stdout, reason = "the witness reads it")]
 fn work(life: u64, dir: &Path) {
     Runtime::new().unwrap().block_on(async {
         // The test harness left its line open.
