@@ -181,8 +181,8 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::super::simulation::poll;
     use super::*;
+    use crate::store::simulation::poll;
     use crate::types::Limits;
 
     fn queue(transactions: usize) -> Queue {
