@@ -202,9 +202,9 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::super::simulation::poll;
-    use super::super::submission::Answered;
     use super::*;
+    use crate::store::simulation::poll;
+    use crate::store::submission::Answered;
     use crate::types::Limits;
 
     fn queue(transactions: usize) -> Queue {
