@@ -1,48 +1,44 @@
-//! [`Leaves`]: keys in order, each with all its versions, in pages.
+//! [`Leaves`]: keys in order, each with all its versions.
 //!
 //! ```text
-//!   root    page of nodes, not bounded
-//!   node    page of leaves
-//!   leaf    page of slots: key, newest version, older versions
-//!   page    items in order, and beside them the heads of their keys: the 4 bytes behind those that all keys within
-//!           the page's bounds have in common, as numbers
+//!   node    up to 128 leaves, each at its bound
+//!   leaf    up to 128 slots: key, newest version, older versions
 //! ```
-//! A search looks at the heads of three pages, which lie side by side, and then at one key. When a leaf is
+//! A search ends among the [`Heads`] of one node and one leaf, and looks at one key. When a leaf is
 //! split, the small keys and values of each half are brought into one buffer: a scan then reads memory in order, and
 //! what it hands out counts references to few buffers instead of one to every key and value.
 
 use std::sync::Arc;
 
-use crate::types::{Position, Slice};
+use crate::types::{Heads, Position, Slice};
 
 /// Slots of a leaf at most.
 const LEAF_SLOTS_MAX: usize = 128;
 /// Leaves of a node at most.
 const NODE_LEAVES_MAX: usize = 128;
-/// Heads that are compared one and all, without a branch or a load that waits for another.
-const COMPARED_MAX: usize = 256;
 /// Larger keys and values stay where they are: moving them costs more than reading them in order brings, and
 /// whoever keeps a small one would keep them too.
 const PACKED_BYTES_MAX: usize = 1024;
 
 /// An ordered map from keys to versions.
 #[derive(Debug)]
-pub(super) struct Leaves(Page<Node>);
+pub(super) struct Leaves {
+    /// The first node and its first leaf have the empty bound, so there is always a leaf for a key.
+    nodes: Vec<Node>,
+}
 
-type Node = Page<Leaf>;
-type Leaf = Page<Slot>;
+type Node = Run<Leaf>;
+type Leaf = Run<Slot>;
 
 /// Items in order, none of them below the bound.
 #[derive(Debug)]
-struct Page<T> {
+struct Run<T> {
     bound: Box<[u8]>,
-    /// How many bytes all keys have in common that may ever be here.
-    shared: usize,
-    heads: Vec<u32>,
+    heads: Heads,
     items: Vec<T>,
 }
 
-/// What a page holds: something that stands at a key.
+/// What stands at a key.
 trait Keyed {
     fn key(&self) -> &[u8];
 }
@@ -69,29 +65,30 @@ pub(super) struct Version {
 
 impl Default for Leaves {
     fn default() -> Leaves {
-        let leaf = Leaf::new(Box::default(), Vec::new());
-        Leaves(Page::new(Box::default(), vec![Page::new(Box::default(), vec![leaf])]))
+        let mut node = Node::first();
+        node.insert(0, Leaf::first());
+        Leaves { nodes: vec![node] }
     }
 }
 
 impl Leaves {
     /// The versions of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Slot> {
-        let leaf = self.0.child(key)?.child(key)?;
+        let node = self.nodes.get(self.node_at(key))?;
+        let leaf = node.items.get(node.leaf_at(key))?;
         leaf.items.get(leaf.find(key).ok()?)
     }
 
     /// Adds a version; a second one at the same position replaces the first. Whether the key is new.
     pub fn insert(&mut self, key: Slice, version: Version) -> bool {
-        let Leaves(root) = self;
-        let at_node = root.child_at(&key);
-        let (nodes, above) = root.items.split_at_mut(at_node + 1);
+        let node_at = self.node_at(&key);
+        let (nodes, behind) = self.nodes.split_at_mut(node_at + 1);
         let Some(node) = nodes.last_mut() else { return false };
-        let above_node = above.first().map(Keyed::key);
-        let at_leaf = node.child_at(&key);
-        let (leaves, above) = node.items.split_at_mut(at_leaf + 1);
+        let node_end = behind.first().map(Keyed::key);
+        let leaf_at = node.leaf_at(&key);
+        let (leaves, behind) = node.items.split_at_mut(leaf_at + 1);
         let Some(leaf) = leaves.last_mut() else { return false };
-        let above_leaf = above.first().map(Keyed::key).or(above_node);
+        let leaf_end = behind.first().map(Keyed::key).or(node_end);
         let at = match leaf.find(&key) {
             Ok(at) => {
                 leaf.items[at].insert(version);
@@ -100,12 +97,12 @@ impl Leaves {
             Err(at) => at,
         };
         leaf.insert(at, Slot { key, newest: version, older: None });
-        if let Some(mut upper) = leaf.split(LEAF_SLOTS_MAX, at, above_leaf) {
+        if let Some(mut upper) = leaf.split(LEAF_SLOTS_MAX, at, leaf_end) {
             leaf.pack();
             upper.pack();
-            node.insert(at_leaf + 1, upper);
-            if let Some(upper) = node.split(NODE_LEAVES_MAX, at_leaf + 1, above_node) {
-                root.insert(at_node + 1, upper);
+            node.insert(leaf_at + 1, upper);
+            if let Some(upper) = node.split(NODE_LEAVES_MAX, leaf_at + 1, node_end) {
+                self.nodes.insert(node_at + 1, upper);
             }
         }
         true
@@ -114,10 +111,10 @@ impl Leaves {
     /// Takes the versions of a key above a position, and with the last one the key.
     pub fn retract(&mut self, key: &[u8], head: Position) -> Retracted {
         let mut retracted = Retracted::default();
-        let node = self.0.child_at(key);
-        let Some(node) = self.0.items.get_mut(node) else { return retracted };
-        let leaf = node.child_at(key);
-        let Some(leaf) = node.items.get_mut(leaf) else { return retracted };
+        let node_at = self.node_at(key);
+        let Some(node) = self.nodes.get_mut(node_at) else { return retracted };
+        let leaf_at = node.leaf_at(key);
+        let Some(leaf) = node.items.get_mut(leaf_at) else { return retracted };
         let Ok(at) = leaf.find(key) else { return retracted };
         while leaf.items[at].newest.position > head {
             let slot = &mut leaf.items[at];
@@ -135,8 +132,8 @@ impl Leaves {
 
     /// The slots with `from <= key < to` (`to` empty: no end), in runs of neighbours.
     pub fn runs<'a>(&'a self, from: &'a [u8], to: &'a [u8]) -> impl Iterator<Item = &'a [Slot]> {
-        let nodes = self.0.items.get(self.0.child_at(from)..).unwrap_or_default();
-        let first = nodes.first().map_or(0, |node| node.child_at(from));
+        let nodes = self.nodes.get(self.node_at(from)..).unwrap_or_default();
+        let first = nodes.first().map_or(0, |node| node.leaf_at(from));
         let leaves = nodes.iter().flat_map(|node| &node.items).skip(first).enumerate();
         let leaves = leaves.take_while(move |(_, leaf)| to.is_empty() || &*leaf.bound < to);
         leaves.map(move |(number, leaf)| {
@@ -151,45 +148,35 @@ impl Leaves {
             }
         })
     }
+
+    fn node_at(&self, key: &[u8]) -> usize {
+        self.nodes.partition_point(|node| *node.bound <= *key).saturating_sub(1)
+    }
 }
 
-impl<T: Keyed> Page<T> {
-    fn new(bound: Box<[u8]>, items: Vec<T>) -> Page<T> {
-        let heads = items.iter().map(|item| head(item.key(), 0)).collect();
-        Page { bound, shared: 0, heads, items }
+impl<T: Keyed> Run<T> {
+    /// Empty, and below all others.
+    fn first() -> Run<T> {
+        Run { bound: Box::default(), heads: Heads::default(), items: Vec::new() }
     }
 
     /// Where the key is, or where it would be.
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let head = head(key, self.shared);
-        let from = match self.heads.len() > COMPARED_MAX {
-            true => self.heads.partition_point(|&other| other < head),
-            false => self.heads.iter().map(|&other| u32::from(other < head)).sum::<u32>() as usize,
-        };
-        let same = self.heads[from..].iter().take_while(|&&other| other == head).count();
-        match self.items[from..from + same].binary_search_by(|item| item.key().cmp(key)) {
-            Ok(at) => Ok(from + at),
-            Err(at) => Err(from + at),
+        let at = self.heads.first_not_below(key, |at| self.items[at].key());
+        match self.items.get(at).is_some_and(|item| item.key() == key) {
+            true => Ok(at),
+            false => Err(at),
         }
     }
 
-    /// Where the last item is that is not above the key; the first one, when all are.
-    fn child_at(&self, key: &[u8]) -> usize {
-        self.find(key).unwrap_or_else(|above| above.saturating_sub(1))
-    }
-
-    fn child(&self, key: &[u8]) -> Option<&T> {
-        self.items.get(self.child_at(key))
-    }
-
     fn insert(&mut self, at: usize, item: T) {
-        self.heads.insert(at, head(item.key(), self.shared));
+        self.heads.insert(at, item.key());
         self.items.insert(at, item);
     }
 
-    /// Above so many items, after one came in at `at`, takes the upper half away as a page of its own; where items arrive in
-    /// order, only the last one. `above` is the bound of the page behind this one.
-    fn split(&mut self, max: usize, at: usize, above: Option<&[u8]>) -> Option<Page<T>> {
+    /// Above so many items, after one came in at `at`, takes the upper half away as a run of its own; where items arrive in
+    /// order, only the last one. `end` is the bound of the run behind this one.
+    fn split(&mut self, max: usize, at: usize, end: Option<&[u8]>) -> Option<Run<T>> {
         if self.items.len() <= max {
             return None;
         }
@@ -198,19 +185,17 @@ impl<T: Keyed> Page<T> {
         let bound: Box<[u8]> = self.items.get(middle)?.key().into();
         let mut items = Vec::with_capacity(max + 1);
         items.extend(self.items.drain(middle..));
-        let heads = Vec::with_capacity(max + 1);
-        let shared = above.map_or(0, |above| common(&bound, above));
-        let mut upper = Page { bound, shared, heads, items };
-        self.shared = common(&self.bound, &upper.bound);
-        self.settle();
-        upper.settle();
-        Some(upper)
+        let heads =
+            |from: &[u8], to: Option<&[u8]>, items: &[T]| Heads::new(from, to, max + 1, items.iter().map(Keyed::key));
+        self.heads = heads(&self.bound, Some(&bound), &self.items);
+        Some(Run { heads: heads(&bound, end, &items), bound, items })
     }
+}
 
-    /// Makes the heads anew.
-    fn settle(&mut self) {
-        self.heads.clear();
-        self.heads.extend(self.items.iter().map(|item| head(item.key(), self.shared)));
+impl Node {
+    /// Where the leaf is that holds the key, if it is there.
+    fn leaf_at(&self, key: &[u8]) -> usize {
+        self.find(key).unwrap_or_else(|above| above.saturating_sub(1))
     }
 }
 
@@ -240,7 +225,7 @@ impl Leaf {
     }
 }
 
-impl<T> Keyed for Page<T> {
+impl<T> Keyed for Run<T> {
     fn key(&self) -> &[u8] {
         &self.bound
     }
@@ -307,22 +292,6 @@ impl Version {
     pub fn bytes(&self) -> usize {
         self.value.as_ref().map_or(0, |value| value.len())
     }
-}
-
-/// The 4 bytes of a key behind those that are shared, as a number of the same order; zeros where there are none.
-fn head(key: &[u8], shared: usize) -> u32 {
-    let rest = key.get(shared..).unwrap_or_default();
-    if let Some(head) = rest.first_chunk() {
-        return u32::from_be_bytes(*head);
-    }
-    let mut head = [0; 4];
-    head[..rest.len()].copy_from_slice(rest);
-    u32::from_be_bytes(head)
-}
-
-/// How many bytes two keys begin with in common.
-fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]
@@ -417,7 +386,7 @@ mod tests {
                 let version = Version { position: Position(1), value: Some(key.as_bytes().into()) };
                 assert!(leaves.insert(key.as_bytes().into(), version));
             }
-            let nodes = &leaves.0.items;
+            let nodes = &leaves.nodes;
             assert!(nodes.len() >= 2, "{}", nodes.len());
             if step == 1 {
                 assert!(nodes.len() <= 3, "{}", nodes.len());
