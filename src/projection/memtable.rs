@@ -19,6 +19,9 @@ const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// What a further version of a key costs beside its bytes.
 const VERSION_OVERHEAD_BYTES: usize = 48;
 
+/// Keys are told apart by so many numbers where only the newest write of anything like them is asked for.
+const WRITTEN_PLACES: usize = 1 << 16;
+
 /// Writes inserted under one lock.
 const LOCKED_WRITES_MAX: usize = 256;
 
@@ -30,10 +33,14 @@ pub struct Memtable {
     bytes: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Map {
     entries: Leaves,
     ranges: RangeTombstones,
+    /// The newest write of any key with that number.
+    written: Vec<u64>,
+    /// The newest range delete.
+    ranged: Position,
 }
 
 /// What a memtable knows of a key at a position.
@@ -68,7 +75,9 @@ pub(super) struct Items {
 impl Memtable {
     /// An empty memtable that will hold every write above `floor`.
     pub fn new(floor: Position) -> Memtable {
-        Memtable { floor, map: RwLock::default(), bytes: AtomicUsize::new(0) }
+        let (entries, ranges) = (Leaves::default(), RangeTombstones::default());
+        let map = Map { entries, ranges, written: vec![0; WRITTEN_PLACES], ranged: Position::ZERO };
+        Memtable { floor, map: RwLock::new(map), bytes: AtomicUsize::new(0) }
     }
 
     /// The position above which every write is here (or in a newer memtable).
@@ -89,10 +98,14 @@ impl Memtable {
         for range in &set.ranges {
             bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
             map.ranges.insert(range, position);
+            map.ranged = map.ranged.max(position);
         }
         for (number, write) in set.writes.iter().enumerate() {
             if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
                 RwLockWriteGuard::bump(&mut map);
+            }
+            if let Some(newest) = map.written.get_mut(written_place(&write.key)) {
+                *newest = position.0.max(*newest);
             }
             let version = Version { position, value: write.value.clone().map(Slice::new) };
             bytes += version.bytes();
@@ -136,12 +149,18 @@ impl Memtable {
         }
     }
 
-    /// The newest position, published or not, that wrote the key or deleted a range around it.
-    pub fn newest_write(&self, key: &[u8]) -> Option<Position> {
-        match self.get(key, Position::MAX) {
-            Found::Value(position, _) | Found::Deleted(position) => Some(position),
-            Found::Nothing => None,
-        }
+    /// Whether a position above `since`, published or not, wrote the key or deleted a range around it. Nearly always answered
+    /// without a search, so that the committer can ask it of every read.
+    pub fn written_since(&self, key: &[u8], since: Position) -> bool {
+        let map = self.map.read();
+        let written = map.written.get(written_place(key)).is_some_and(|&newest| newest > since.0);
+        let ranged = map.ranged > since;
+        drop(map);
+        (written || ranged)
+            && match self.get(key, Position::MAX) {
+                Found::Value(position, _) | Found::Deleted(position) => position > since,
+                Found::Nothing => false,
+            }
     }
 
     /// Keys with `from <= key < to` (`to` empty: to the end) that have a version at `at`, deletes
@@ -208,4 +227,8 @@ impl Memtable {
         }
         (found, None)
     }
+}
+
+fn written_place(key: &[u8]) -> usize {
+    crc32fast::hash(key) as usize % WRITTEN_PLACES
 }
