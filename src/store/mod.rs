@@ -10,6 +10,7 @@ mod checkpoint;
 mod committer;
 mod context;
 mod cursors;
+mod decoded;
 mod diff;
 mod engine;
 mod facade;

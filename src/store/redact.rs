@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::checkpoint;
 use super::context::Context;
+use super::decoded::Decoded;
 use super::engine::{Shared, on_blocking_thread};
 use super::facade::Store;
 use super::indexing;
@@ -491,7 +492,7 @@ async fn rebuild_base(shared: &Arc<Shared>, redaction: Position) -> Result<()> {
             if position > to {
                 break;
             }
-            apply(&view, &shared.indexes, frame).await?;
+            apply(&view, &shared.indexes, Decoded::new(frame)?).await?;
             view.pins().publish(position);
             if view.layers().active().bytes() < shared.settings.memtable_soft_bytes && position < to {
                 continue;
