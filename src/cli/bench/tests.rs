@@ -7,7 +7,7 @@ use super::sample::{KEY_BYTES, pair, scattered};
 use super::scale::Scale;
 use crate::types::{ErrorKind, Result};
 
-const NAMES: [&str; 31] = [
+const NAMES: [&str; 32] = [
     "memory-per-entry",
     "get-1",
     "get-2",
@@ -21,6 +21,7 @@ const NAMES: [&str; 31] = [
     "set-1024-kept",
     "replay",
     "open-after-kill",
+    "open-history",
     "checkpoint-sled",
     "base-get",
     "base-scan",
