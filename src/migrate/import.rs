@@ -10,7 +10,8 @@
 //! A batch waits for the one under way that has a key in common with it, so of two records for
 //! one key the earlier is always decided first.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -20,8 +21,9 @@ use tokio::task::JoinHandle;
 
 use super::dry::DryRun;
 use super::{ReadError, Record, Refusal, read};
+use crate::event::Event;
 use crate::store::{Context, Store, Tx, check_key, check_value};
-use crate::types::{Error, ErrorKind, Position, Result};
+use crate::types::{Error, ErrorKind, Key, Position, Result};
 
 /// Records in one transaction at most.
 const BATCH_RECORDS_MAX: usize = 1_000;
@@ -124,6 +126,7 @@ pub async fn import(
     let mut batches = spawn_reader(input)?;
     let mut run = Run { report: ImportReport { head: store.head(), ..ImportReport::default() }, handled: 0 };
     let mut under_way: VecDeque<UnderWay> = VecDeque::new();
+    let hasher = RandomState::new();
     let mut dry = options.dry_run.then(|| DryRun::new(store.reader(), options.overwrite));
     loop {
         let Some(message) = batches.recv().await else {
@@ -146,9 +149,10 @@ pub async fn import(
             progress(run.handled);
             continue;
         }
-        let keys: HashSet<(Bytes, Bytes)> =
-            records.iter().map(|record| (record.partition.clone(), record.key.clone())).collect();
-        while under_way.len() >= UNDER_WAY_MAX || under_way.iter().any(|other| !other.keys.is_disjoint(&keys)) {
+        let mut keys: Vec<u64> =
+            records.iter().map(|record| hasher.hash_one((&record.partition, &record.key))).collect();
+        keys.sort_unstable();
+        while under_way.len() >= UNDER_WAY_MAX || under_way.iter().any(|other| !are_disjoint(&other.keys, &keys)) {
             let Some(first) = under_way.pop_front() else { break };
             run.finish(first, &mut progress).await?;
         }
@@ -165,29 +169,53 @@ async fn commit(
     records: Arc<Vec<Record>>,
     overwrite: bool,
 ) -> Result<(Position, Vec<u8>)> {
-    let decide = |tx: Tx| {
-        let records = records.clone();
-        async move {
-            let mut fates = Vec::with_capacity(records.len());
-            for Record { partition, key, value, .. } in records.iter() {
-                let found = tx.get(partition, key).await?.map(|entry| entry.value[..] == value[..]);
-                let fate = Fate::of(found, overwrite);
+    let keys: Vec<Key> = records.iter().map(|record| Key::new(&record.partition, &record.key)).collect();
+    let mut sorted: Vec<(&Key, &Record, usize)> =
+        keys.iter().zip(records.iter()).enumerate().map(|(at, (key, record))| (key, record, at)).collect();
+    // Stable: of two records for one key the earlier is decided first.
+    sorted.sort_by_key(|(key, ..)| *key);
+    let sorted_keys: Vec<Key> = sorted.iter().map(|(key, ..)| (*key).clone()).collect();
+    let (sorted, sorted_keys) = (&sorted, &sorted_keys);
+    let decide = |tx: Tx| async move {
+        let mut found = tx.read_all(sorted_keys).await?.into_iter();
+        let mut fates = vec![Fate::Conflict as u8; sorted.len()];
+        for same in sorted.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let stands = found.by_ref().take(same.len()).last().flatten();
+            let mut written: Option<&Record> = None;
+            for &(_, record, at) in same {
+                let stands = written.map(|record| &record.value[..]).or(stands.as_ref().map(|(_, value)| &value[..]));
+                let fate = Fate::of(stands.map(|stands| *stands == record.value[..]), overwrite);
                 if fate == Fate::Written {
-                    tx.set(partition, key, value)?;
+                    written = Some(record);
                 }
-                fates.push(fate as u8);
+                if let Some(place) = fates.get_mut(at) {
+                    *place = fate as u8;
+                }
             }
-            Ok(fates)
+            if let Some(Record { partition, key, value, .. }) = written.cloned() {
+                tx.record(Event::Set { partition, key, value });
+            }
         }
+        Ok(fates)
     };
     let committed = store.transact(context, decide).await?;
     Ok((committed.position, committed.answer))
 }
 
+/// Whether two sorted lists have nothing in common.
+fn are_disjoint(a: &[u64], b: &[u64]) -> bool {
+    let mut b = b.iter().peekable();
+    a.iter().all(|a| {
+        while b.next_if(|b| *b < a).is_some() {}
+        b.peek() != Some(&a)
+    })
+}
+
 /// A transaction that was begun.
 struct UnderWay {
     records: Arc<Vec<Record>>,
-    keys: HashSet<(Bytes, Bytes)>,
+    /// Hashes of its keys, sorted: a batch of other keys that is taken for one of the same waits, that is all.
+    keys: Vec<u64>,
     commit: JoinHandle<Result<(Position, Vec<u8>)>>,
 }
 

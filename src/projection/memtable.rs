@@ -5,24 +5,22 @@
 //! own. A lock is held for one lookup, one transaction's inserts, or one bounded page of a scan, and
 //! never across I/O.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
-use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
+use super::leaves::{Leaves, Retracted, Version};
 use super::ranges::RangeTombstones;
-use super::write_set::{Write, WriteSet};
-use crate::types::{Key, Position, Slice};
+use super::write_set::WriteSet;
+use crate::types::{Position, Slice};
 
-/// Entries of a page whose memory is fetched at once.
-const FETCHED_AHEAD: usize = 64;
-/// What an entry costs beside its bytes: map slot at the usual fill, two counted allocations.
+/// What an entry costs beside its bytes: its slot at the usual fill, two counted allocations until its leaf is packed.
 const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// What a further version of a key costs beside its bytes.
 const VERSION_OVERHEAD_BYTES: usize = 48;
+
+/// Keys are told apart by so many numbers where only the newest write of anything like them is asked for.
+const WRITTEN_PLACES: usize = 1 << 16;
 
 /// Writes inserted under one lock.
 const LOCKED_WRITES_MAX: usize = 256;
@@ -35,25 +33,14 @@ pub struct Memtable {
     bytes: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct Map {
-    entries: BTreeMap<Key, Versions>,
-    ranges: RangeTombstones,
-}
-
-/// The versions of one key. Nearly all keys have one: that case allocates nothing.
 #[derive(Debug)]
-enum Versions {
-    One(Version),
-    /// Ascending positions.
-    Many(Vec<Version>),
-}
-
-/// One version: a value, or that the key is gone.
-#[derive(Clone, Debug)]
-struct Version {
-    position: Position,
-    value: Option<Arc<[u8]>>,
+struct Map {
+    entries: Leaves,
+    ranges: RangeTombstones,
+    /// The newest write of any key with that number.
+    written: Vec<u64>,
+    /// The newest range delete.
+    ranged: Position,
 }
 
 /// What a memtable knows of a key at a position.
@@ -85,49 +72,12 @@ pub(super) struct Items {
     pub next: Option<Slice>,
 }
 
-impl Version {
-    /// The bytes of its value.
-    fn bytes(&self) -> usize {
-        self.value.as_ref().map_or(0, |value| value.len())
-    }
-}
-
-impl Versions {
-    fn as_slice(&self) -> &[Version] {
-        match self {
-            Versions::One(version) => std::slice::from_ref(version),
-            Versions::Many(versions) => versions,
-        }
-    }
-
-    fn newest(&self, at: Position) -> Option<&Version> {
-        // Searched, not walked: a key may have very many versions, and a reader may stand far below them.
-        let versions = self.as_slice();
-        versions.get(..versions.partition_point(|version| version.position <= at))?.last()
-    }
-
-    /// Adds a version in its place; a second one at the same position replaces the first.
-    fn insert(&mut self, version: Version) {
-        let versions = match self {
-            Versions::Many(versions) => versions,
-            Versions::One(only) => {
-                let only = only.clone();
-                *self = Versions::Many(vec![only]);
-                let Versions::Many(versions) = self else { return };
-                versions
-            }
-        };
-        match versions.binary_search_by_key(&version.position, |version| version.position) {
-            Ok(at) => versions[at] = version,
-            Err(at) => versions.insert(at, version),
-        }
-    }
-}
-
 impl Memtable {
     /// An empty memtable that will hold every write above `floor`.
     pub fn new(floor: Position) -> Memtable {
-        Memtable { floor, map: RwLock::default(), bytes: AtomicUsize::new(0) }
+        let (entries, ranges) = (Leaves::default(), RangeTombstones::default());
+        let map = Map { entries, ranges, written: vec![0; WRITTEN_PLACES], ranged: Position::ZERO };
+        Memtable { floor, map: RwLock::new(map), bytes: AtomicUsize::new(0) }
     }
 
     /// The position above which every write is here (or in a newer memtable).
@@ -151,12 +101,21 @@ impl Memtable {
             }
             bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
             map.ranges.insert(range, position);
+            map.ranged = map.ranged.max(position);
         }
         for (number, write) in set.writes.iter().enumerate() {
             if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
                 RwLockWriteGuard::bump(&mut map);
             }
-            bytes += insert_write(&mut map.entries, position, write);
+            if let Some(newest) = map.written.get_mut(written_place(&write.key)) {
+                *newest = position.0.max(*newest);
+            }
+            let version = Version { position, value: write.value.clone().map(Slice::new) };
+            bytes += version.bytes();
+            bytes += match map.entries.insert(write.key.clone().into(), version) {
+                true => write.key.len() + ENTRY_OVERHEAD_BYTES,
+                false => VERSION_OVERHEAD_BYTES,
+            };
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -172,17 +131,11 @@ impl Memtable {
             if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
                 RwLockWriteGuard::bump(&mut map);
             }
-            let Slot::Occupied(mut slot) = map.entries.entry(write.key.clone()) else { continue };
-            let versions = slot.get().as_slice();
-            let kept = versions.partition_point(|version| version.position <= head);
-            let (kept, taken) = versions.split_at(kept);
-            bytes += taken.iter().map(|version| version.bytes() + VERSION_OVERHEAD_BYTES).sum::<usize>();
-            if kept.is_empty() {
+            let Retracted { versions, key } = map.entries.retract(&write.key, head);
+            bytes += versions.iter().map(|version| version.bytes() + VERSION_OVERHEAD_BYTES).sum::<usize>();
+            if key {
                 // The first version of a key costs what an entry costs.
                 bytes += write.key.len() + ENTRY_OVERHEAD_BYTES - VERSION_OVERHEAD_BYTES;
-                slot.remove();
-            } else {
-                *slot.get_mut() = Versions::Many(kept.to_vec());
             }
         }
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -191,46 +144,49 @@ impl Memtable {
     /// What is known of a key at a position.
     pub fn get(&self, key: &[u8], at: Position) -> Found {
         let map = self.map.read();
-        let version = map.entries.get(key).and_then(|versions| versions.newest(at));
+        let version = map.entries.get(key).and_then(|slot| slot.newest(at));
         let range = if map.ranges.is_empty() { None } else { map.ranges.covering(key, at) };
         match (version, range) {
             (Some(version), Some((range, _))) if range > version.position => Found::Deleted(range),
-            (Some(Version { position, value: Some(value) }), _) => Found::Value(*position, Slice::new(value.clone())),
+            (Some(Version { position, value: Some(value) }), _) => Found::Value(*position, value.fetched()),
             (Some(Version { position, value: None }), _) => Found::Deleted(*position),
             (None, Some((range, _))) => Found::Deleted(range),
             (None, None) => Found::Nothing,
         }
     }
 
-    /// The newest position, published or not, that wrote the key or deleted a range around it.
-    pub fn newest_write(&self, key: &[u8]) -> Option<Position> {
-        match self.get(key, Position::MAX) {
-            Found::Value(position, _) | Found::Deleted(position) => Some(position),
-            Found::Nothing => None,
-        }
+    /// Whether a position above `since`, published or not, wrote the key or deleted a range around it. Nearly always answered
+    /// without a search, so that the committer can ask it of every read.
+    pub fn written_since(&self, key: &[u8], since: Position) -> bool {
+        let map = self.map.read();
+        let written = map.written.get(written_place(key)).is_some_and(|&newest| newest > since.0);
+        let ranged = map.ranged > since;
+        drop(map);
+        (written || ranged)
+            && match self.get(key, Position::MAX) {
+                Found::Value(position, _) | Found::Deleted(position) => position > since,
+                Found::Nothing => false,
+            }
     }
 
     /// Keys with `from <= key < to` (`to` empty: to the end) that have a version at `at`, deletes
     /// included; looks at no more than `limit` keys under the lock.
     pub(super) fn items(&self, from: &[u8], to: &[u8], at: Position, limit: usize) -> Items {
-        let upper = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
-        if !to.is_empty() && from >= to {
-            return Items::default();
-        }
         let map = self.map.read();
-        let mut items = Vec::with_capacity(limit.min(map.entries.len()));
-        let range = map.entries.range::<[u8], _>((Bound::Included(from), upper));
-        let mut ahead = range.clone();
-        for (looked_at, (key, versions)) in range.enumerate() {
-            if looked_at == limit {
-                return Items { items, next: Some(key.clone().into()) };
-            }
-            if looked_at.is_multiple_of(FETCHED_AHEAD) {
-                fetch(ahead.by_ref().take(FETCHED_AHEAD.min(limit - looked_at)));
-            }
-            if let Some(version) = versions.newest(at) {
-                let value = version.value.clone().map(Slice::new);
-                items.push(Item { key: key.clone().into(), version: version.position, value });
+        let mut items = Vec::new();
+        let mut looked_at = 0;
+        for run in map.entries.runs(from, to) {
+            let (looked, rest) = run.split_at(run.len().min(limit - looked_at));
+            looked_at += looked.len();
+            items.reserve(looked.len());
+            let versions = looked.iter().filter_map(|slot| Some((&slot.key, slot.newest(at)?)));
+            items.extend(versions.map(|(key, version)| Item {
+                key: key.clone(),
+                version: version.position,
+                value: version.value.clone(),
+            }));
+            if let Some(next) = rest.first() {
+                return Items { items, next: Some(next.key.clone()) };
             }
         }
         Items { items, next: None }
@@ -277,48 +233,20 @@ impl Memtable {
         if !to.is_empty() && from >= to {
             return (found, None);
         }
-        let upper = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
         let map = self.map.read();
-        for (key, versions) in map.entries.range::<[u8], _>((Bound::Included(from), upper)) {
-            let mut versions = versions.as_slice();
-            if key[..] == *from {
-                let end = versions.partition_point(|version| version.position < below);
-                versions = versions.get(..end).unwrap_or_default();
-            }
-            let slice = Slice::from(key.clone());
-            for version in versions.iter().rev() {
+        for slot in map.entries.runs(from, to).flatten() {
+            let below = if slot.key[..] == *from { below } else { Position::MAX };
+            for version in slot.versions_below(below) {
                 if found.len() == limit {
-                    return (found, Some((slice, version.position.next())));
+                    return (found, Some((slot.key.clone(), version.position.next())));
                 }
-                found.push((slice.clone(), version.position, version.value.clone().map(Slice::new)));
+                found.push((slot.key.clone(), version.position, version.value.clone()));
             }
         }
         (found, None)
     }
 }
 
-/// Loads the counters of keys and values that are to be cloned. Cloning raises them one by one, each waiting for
-/// its memory; loads wait side by side.
-fn fetch<'a>(entries: impl Iterator<Item = (&'a Key, &'a Versions)>) {
-    let counters = entries.map(|(key, versions)| {
-        let value = versions.as_slice().last().and_then(|version| version.value.as_ref());
-        Arc::strong_count(&key.0) + value.map_or(0, Arc::strong_count)
-    });
-    std::hint::black_box(counters.sum::<usize>());
-}
-
-/// Inserts one write and returns the memory it takes.
-fn insert_write(entries: &mut BTreeMap<Key, Versions>, position: Position, write: &Write) -> usize {
-    let version = Version { position, value: write.value.clone() };
-    let value_bytes = version.bytes();
-    match entries.entry(write.key.clone()) {
-        Slot::Vacant(slot) => {
-            slot.insert(Versions::One(version));
-            write.key.len() + value_bytes + ENTRY_OVERHEAD_BYTES
-        }
-        Slot::Occupied(mut slot) => {
-            slot.get_mut().insert(version);
-            value_bytes + VERSION_OVERHEAD_BYTES
-        }
-    }
+fn written_place(key: &[u8]) -> usize {
+    crc32fast::hash(key) as usize % WRITTEN_PLACES
 }

@@ -7,6 +7,7 @@
 
 mod changes;
 mod index;
+mod leaves;
 mod memtable;
 mod pins;
 mod project;

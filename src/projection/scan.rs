@@ -154,6 +154,9 @@ fn merge(sources: &mut [Source], bound: Option<&[u8]>) -> Vec<Item> {
     let mut contributors: Vec<&mut Source> =
         sources.iter_mut().filter(|source| source.items.front().is_some_and(below)).collect();
     if let [only] = &mut contributors[..] {
+        if only.items.back().is_some_and(below) {
+            return std::mem::take(&mut only.items).into();
+        }
         let end = only.items.partition_point(below);
         return only.items.drain(..end).collect();
     }

@@ -218,14 +218,9 @@ impl Layers {
     /// The newest write of a key in the memtables, published or not, when above `since`. The caller
     /// has checked that `since` is not below [`Layers::floor`].
     pub fn written_since(&self, key: &[u8], since: Position) -> bool {
-        for table in &self.tables {
-            match table.newest_write(key) {
-                Some(position) => return position > since,
-                None if table.floor() <= since => return false,
-                None => {}
-            }
-        }
-        false
+        // What lies below a memtable that was begun at or below `since` is older.
+        let older = self.tables.iter().position(|table| table.floor() <= since).map_or(self.tables.len(), |at| at + 1);
+        self.tables.iter().take(older).any(|table| table.written_since(key, since))
     }
 
     /// The newest range delete not above `at` that covers the key.

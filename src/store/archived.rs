@@ -9,12 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::decoded::decode;
 use super::diff::{DiffOptions, Differences};
 use super::engine::{Parts, Shared};
 use super::indexing;
 use super::open::{LOCK_FILE, LOG_DIR, base_in};
 use super::reader::Reader;
-use super::replay::{decode, rebuild};
+use super::replay::rebuild;
 use super::scrub::ScrubReport;
 use super::seed::{dump_reader, seed};
 use super::settings::Settings;

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::checkpoint;
+use super::decoded::Decoded;
 use super::engine::Shared;
 use super::facade::Store;
 use super::findings::{Pair, left_of};
@@ -266,7 +267,7 @@ async fn rebuild_base(shared: &Arc<Shared>, redaction: Position) -> Result<()> {
             if position > to {
                 break;
             }
-            apply(&view, &shared.indexes, frame).await?;
+            apply(&view, &shared.indexes, Decoded::new(frame)?).await?;
             view.pins().publish(position);
             if view.layers().active().bytes() < shared.settings.memtable_soft_bytes && position < to {
                 continue;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::decoded::decode;
 use super::filter::{Filter, is_cursor};
-use super::replay::decode;
 use crate::event::{Event, Transaction};
 use crate::log::{Frame, Log};
 use crate::types::{Error, LogStamp, Position, Result, Timestamp};

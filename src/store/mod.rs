@@ -11,6 +11,7 @@ mod checkpoint;
 mod committer;
 mod context;
 mod cursors;
+mod decoded;
 mod diff;
 mod engine;
 mod erasing;

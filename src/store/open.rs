@@ -11,6 +11,7 @@ use super::beside;
 use super::builder::Builder;
 use super::checkpoint::{Pace, write_frozen};
 use super::committer::Committer;
+use super::decoded::decoded_above;
 use super::engine::{Parts, Shared};
 use super::facade::Store;
 use super::indexing;
@@ -297,11 +298,11 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
     if from == head {
         return Ok(());
     }
-    for frame in shared.log.read(from.next())? {
-        let frame = frame?;
-        let position = frame.position;
-        shared.log_bytes.fetch_add(frame.payload.len() as u64, Ordering::Relaxed);
-        apply(&shared.view, &shared.indexes, frame).await?;
+    for decoded in decoded_above(&shared.log, from)? {
+        let decoded = decoded?;
+        let position = decoded.position;
+        shared.log_bytes.fetch_add(decoded.payload_bytes as u64, Ordering::Relaxed);
+        apply(&shared.view, &shared.indexes, decoded).await?;
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);

@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::decoded::Decoded;
 use crate::backends::{Backend, BackendError};
-use crate::event::{Event, Transaction};
+use crate::event::Event;
 use crate::log::Frame;
 use crate::projection::{
     Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
 };
-use crate::types::{Entry, Error, ErrorKind, Key, KeyRange, LogId, Position, Result, Stamp};
+use crate::types::{Entry, Error, Key, KeyRange, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
-///
-/// Errors: `corrupt` when it does not decode, `unavailable` when it holds what this version does not know.
-pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) -> Result<()> {
-    let Frame { position, time, payload, .. } = frame;
-    let transaction = decode(position, payload)?;
-    let restored = restored(view, &transaction.events).await?;
-    let mut set = project_events(&transaction.events, restored);
+pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, decoded: Decoded) -> Result<()> {
+    let Decoded { position, time, transaction, set, .. } = decoded;
+    let mut set = match set {
+        Some(set) => set,
+        None => project_events(&transaction.events, restored(view, &transaction.events).await?),
+    };
     let covered: Vec<_> = set.writes.iter().filter(|write| indexes.covers(&write.key)).cloned().collect();
     for write in covered {
         let old = match view.layers().recent(&write.key, Position::MAX) {
@@ -34,25 +32,6 @@ pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, frame: Frame) ->
     }
     view.layers().active().insert(position, &set);
     Ok(())
-}
-
-/// What a frame's payload says, as far as this version understands it.
-///
-/// Errors: as [`apply`].
-pub(crate) fn decode(position: Position, payload: Bytes) -> Result<Transaction> {
-    let transaction = Transaction::decode(payload).map_err(|error| {
-        let message = format!("a transaction does not decode, position=`{position}`; run `lakelog verify`");
-        Error::new(ErrorKind::Corrupt, message).with_source(error)
-    })?;
-    if let Some(event) = transaction.unsupported() {
-        let message = format!(
-            "the store holds an event of a kind that this version does not know, position=`{position}` kind=`{}` needed=`{}`; use that version of lakelog",
-            event.kind,
-            event.minimum_reader_version()
-        );
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
-    Ok(transaction)
 }
 
 /// What the range restores among the events bring: the base keeps the history while it is replayed.
@@ -93,7 +72,7 @@ pub(crate) async fn rebuild<E: Into<Error>>(
     for frame in frames {
         let frame = frame.map_err(Into::into)?;
         let (position, chain) = (frame.position, frame.chain);
-        apply(&view, indexes, frame).await?;
+        apply(&view, indexes, Decoded::new(frame)?).await?;
         view.pins().publish(position);
         progress(position);
         if view.layers().active().bytes() < memory_bytes {

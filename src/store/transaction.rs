@@ -352,7 +352,7 @@ impl Tx {
         entries.iter().try_for_each(|entry| self.delete(partition, &entry.key()))
     }
 
-    /// Adds an event of the store itself. What it writes is not seen by the reads of the transaction.
+    /// Adds an event as it is. What it writes is not seen by the reads of the transaction, and nothing else may write it.
     pub(crate) fn record(&self, event: Event) {
         self.state.lock().own.push(event);
     }
@@ -370,6 +370,16 @@ impl Tx {
             state.reads.keys.push(key.clone());
         }
         Ok(self.shared.view.get(key, self.position()).await?)
+    }
+
+    /// Recorded reads of many keys, as if nothing had been written by the transaction itself.
+    pub(crate) async fn read_all(&self, keys: &[Key]) -> Result<Vec<Option<(Position, Slice)>>> {
+        self.state.lock().reads.keys.extend_from_slice(keys);
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.shared.view.get(key, self.position()).await?);
+        }
+        Ok(found)
     }
 
     /// What the attempt read and wants to write: range deletes first, then key writes, then the store's own

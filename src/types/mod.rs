@@ -6,6 +6,7 @@
 mod at;
 mod entry;
 mod error;
+mod heads;
 mod ids;
 mod key;
 mod limits;
@@ -16,6 +17,7 @@ mod stamp;
 pub use at::At;
 pub use entry::{Entry, KeyVersion, Page, VersionPage};
 pub use error::{Error, ErrorKind, Result};
+pub(crate) use heads::Heads;
 pub use ids::{Digest, Hash, LogId, Position, Salt, Timestamp};
 pub use key::{Key, KeyRange, OWN_PARTITION_BYTE};
 pub use limits::Limits;

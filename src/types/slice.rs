@@ -24,6 +24,13 @@ impl Slice {
         Slice { buffer, start: 0, end }
     }
 
+    /// Another reference, of bytes that are not in the cache and will be read next. Bytes and counter are loaded side by
+    /// side; raising the counter first would wait for it before anything else is loaded.
+    pub(crate) fn fetched(&self) -> Slice {
+        std::hint::black_box((Arc::strong_count(&self.buffer), self.first()));
+        self.clone()
+    }
+
     /// A part of this slice, sharing its buffer. The range is clamped to the slice.
     #[must_use]
     pub fn part(&self, range: Range<usize>) -> Slice {

@@ -15,7 +15,7 @@
 use super::bytes::{take, take_bytes, take_u16, take_u32, take_u64};
 use super::filter;
 use crate::backends::ranges::Ranges;
-use crate::types::{Position, Slice};
+use crate::types::{Heads, Position, Slice};
 
 /// What the index knows of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +38,16 @@ struct Fence {
     continues: Option<Position>,
 }
 
-/// The blocks of a generation in key order. Keys and filters lie in one buffer: a fence costs 32 bytes
+/// Fences whose heads lie side by side.
+const GROUP_FENCES: usize = 128;
+
+/// The blocks of a generation in key order. Keys and filters lie in one buffer: a fence costs 36 bytes
 /// beside them.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
     fences: Vec<Fence>,
+    /// Of each [`GROUP_FENCES`] fences, once all are there.
+    groups: Vec<Heads>,
     /// For each fence its key, then its filter.
     bytes: Vec<u8>,
 }
@@ -80,7 +85,7 @@ impl Fences {
 
     /// The first block that may hold `key`; without one, the first that may hold anything above.
     pub(super) fn seek(&self, key: &[u8]) -> usize {
-        let first = self.fences.partition_point(|fence| self.key(fence) < key);
+        let first = self.first_not_below(key);
         match self.fences.get(first).filter(|fence| self.key(fence) == key) {
             // Nothing before it holds the key, unless it goes on with one that began there.
             Some(fence) if fence.continues.is_none() => first,
@@ -93,7 +98,38 @@ impl Fences {
     pub(super) fn seek_version(&self, from: usize, key: &[u8], at: Position) -> usize {
         let behind = self.fences.get(from + 1..).unwrap_or_default();
         let newer = |fence: &Fence| fence.continues.is_some_and(|version| version > at) && self.key(fence) == key;
-        from + behind.partition_point(newer)
+        match behind.first().is_some_and(newer) {
+            true => from + behind.partition_point(newer),
+            false => from,
+        }
+    }
+
+    /// Makes ready for searches, after the last fence.
+    fn settle(&mut self) {
+        let groups = self.fences.chunks(GROUP_FENCES).enumerate();
+        let groups = groups.filter_map(|(number, group)| {
+            let end = self.fences.get((number + 1) * GROUP_FENCES).map(|fence| self.key(fence));
+            let keys = group.iter().map(|fence| self.key(fence));
+            Some(Heads::new(self.key(group.first()?), end, group.len(), keys))
+        });
+        self.groups = groups.collect();
+    }
+
+    /// The first fence whose key is not below `key`; behind the last, when all are.
+    fn first_not_below(&self, key: &[u8]) -> usize {
+        let key_at = |at: usize| self.fences.get(at).map_or(&[][..], |fence| self.key(fence));
+        let (mut low, mut high) = (0, self.groups.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match key_at(middle * GROUP_FENCES) < key {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        // The last group that begins below the key: in it, or at the beginning of the next.
+        let Some(group) = low.checked_sub(1) else { return 0 };
+        let start = group * GROUP_FENCES;
+        start + self.groups.get(group).map_or(0, |heads| heads.first_not_below(key, |at| key_at(start + at)))
     }
 
     /// Whether the block at `index` may hold a key with that hash.
@@ -103,7 +139,8 @@ impl Fences {
 
     /// Bytes of memory.
     pub(super) fn memory_bytes(&self) -> u64 {
-        (self.fences.capacity() * size_of::<Fence>() + self.bytes.capacity()) as u64
+        let heads: usize = self.groups.iter().map(Heads::memory_bytes).sum();
+        (self.fences.capacity() * size_of::<Fence>() + heads + self.bytes.capacity()) as u64
     }
 
     fn key(&self, fence: &Fence) -> &[u8] {
@@ -154,6 +191,7 @@ impl Index {
             let (key, filter) = (short(bytes)?, short(bytes)?);
             fences.push(block, key, continues, filter);
         }
+        fences.settle();
         let mut ranges = Vec::new();
         for _ in 0..take_u32(bytes)? {
             let version = Position(take_u64(bytes)?);
@@ -176,6 +214,8 @@ fn short<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Bound;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -213,6 +253,7 @@ mod tests {
         {
             fences.push(block(chunk as u32), key.as_bytes(), continues.map(Position), b"");
         }
+        fences.settle();
         for (key, index) in [("", 0), ("a", 0), ("b", 1), ("c", 1), ("d", 1), ("da", 3), ("e", 4), ("z", 4)] {
             assert_eq!(fences.seek(key.as_bytes()), index, "{key}");
         }
@@ -231,6 +272,17 @@ mod tests {
             let (last, first) = if a < b { (a, b) } else { (b, a) };
             let key = separator(&last, &first);
             prop_assert!(key > &last[..] && key <= &first[..]);
+        }
+
+        #[test]
+        fn seeks_over_many_groups(keys in prop::collection::btree_set("[ab]{0,3}[a-z]{1,3}", 0..600), sought in "[ab]{0,3}[a-z]{0,3}") {
+            let mut fences = Fences::default();
+            keys.iter().for_each(|key| fences.push(block(0), key.as_bytes(), None, b""));
+            fences.settle();
+            for key in keys.iter().step_by(7).chain([&sought]) {
+                let expected = keys.range::<str, _>((Bound::Unbounded, Bound::Included(&key[..]))).count();
+                prop_assert_eq!(fences.seek(key.as_bytes()), expected.saturating_sub(1));
+            }
         }
 
         #[test]

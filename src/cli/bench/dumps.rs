@@ -31,7 +31,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         return Ok(());
     }
     let store = bed.store("dumped").await?;
-    fill_singly(&store, &bed.noise, bed.scale.dumped, u64::MAX).await?;
+    fill_singly(&store, &bed.noise, 0..bed.scale.dumped, u64::MAX).await?;
     store.close().await?;
     let files = LogFiles::open(&Env::os(), &bed.path("dumped").join(LOG_DIR))?;
     let log = &Dumped { parts: parts(&files), bytes: files.bytes(), files };

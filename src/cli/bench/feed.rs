@@ -20,7 +20,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
         return Ok(());
     }
     let store = &bed.store("subscribe").await?;
-    fill_singly(store, &bed.noise, bed.scale.replayed, u64::MAX).await?;
+    fill_singly(store, &bed.noise, 0..bed.scale.replayed, u64::MAX).await?;
     let (head, written) = (store.head(), bed.scale.replayed);
     let log = &LogFiles::open(&Env::os(), &bed.path("subscribe").join(LOG_DIR))?;
     let bare = side(move || async move {

@@ -1,5 +1,6 @@
 //! Filling stores, and many clients at once.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,16 +46,16 @@ pub(super) fn pairs(entries: u64) -> Arc<[[u8; KEY_BYTES]]> {
     (0..entries).map(pair).collect()
 }
 
-/// Sets entries `0..count`, each in a transaction of its own, from 1024 clients. Key `i % keys`.
-pub(super) async fn fill_singly(store: &Store, noise: &Noise, count: u64, keys: u64) -> Result<()> {
-    let next = Arc::new(AtomicU64::new(0));
+/// Sets these entries, each in a transaction of its own, from 1024 clients. Key `i % keys`.
+pub(super) async fn fill_singly(store: &Store, noise: &Noise, entries: Range<u64>, keys: u64) -> Result<()> {
+    let (next, end) = (Arc::new(AtomicU64::new(entries.start)), entries.end);
     let mut clients: JoinSet<Result<()>> = JoinSet::new();
     for _ in 0..1024 {
         let (store, noise, next) = (store.clone(), noise.clone(), next.clone());
         clients.spawn(async move {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= count {
+                if i >= end {
                     return Ok(());
                 }
                 set(&store, &noise, i % keys).await?;

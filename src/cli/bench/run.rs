@@ -36,6 +36,9 @@ pub struct BenchArgs {
     /// Each figure at several sizes, in entries, the smallest first: `10000,100000,1000000`
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1000..))]
     sizes: Vec<u64>,
+    /// Fill the store in `--dir` to that many transactions, and wait to be killed
+    #[arg(long, value_name = "TRANSACTIONS", hide = true)]
+    fill_to: Option<u64>,
 }
 
 /// Measures, and answers each figure as it comes.
@@ -44,7 +47,11 @@ pub struct BenchArgs {
 /// `invalid` when no figure has the name asked for or the recorded file is none; `conflict` when a ratio
 /// fell too far below the recorded one; whatever the store or the disk says.
 pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
-    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let scale = Scale::of(args.quick);
+    if let Some(transactions) = args.fill_to {
+        open::fill(&args.dir, &scale, transactions).await?;
+        return Ok(Ended::Done);
+    }
     // Before minutes of work: a file that is none.
     let recorded = args.check.as_ref().map(|path| {
         let text = fs::read_to_string(path).map_err(io("read the recorded figures", path))?;

@@ -15,8 +15,12 @@ pub(super) struct Scale {
     pub replayed: u64,
     /// Transactions that are dumped and restored: enough that neither threads nor a segment's room decide.
     pub dumped: u64,
-    /// Transactions of the history behind the open that is timed.
+    /// Transactions of the history behind the open that is timed, four times as many as there are entries at least.
     pub history: u64,
+    /// How many of them came after the last checkpoint.
+    pub unsaved: u64,
+    /// Whether that history is made by a process of its own, which is killed; `--quick` or not.
+    pub kills: Option<bool>,
     /// Zero-filled bytes that the bare write loops go round in.
     pub file_bytes: u64,
     /// Log segments of the stores, in bytes.
@@ -32,6 +36,11 @@ pub(super) struct Scale {
 }
 
 impl Scale {
+    /// The scale that was asked for.
+    pub fn of(quick: bool) -> Scale {
+        if quick { Scale::QUICK } else { Scale::FULL }
+    }
+
     /// Figures to go by; some minutes.
     pub const FULL: Scale = Scale {
         rounds: 7,
@@ -39,7 +48,9 @@ impl Scale {
         entries: 1_000_000,
         replayed: 1_000_000,
         dumped: 1_000_000,
-        history: 5_000_000,
+        history: 10_000_000,
+        unsaved: 100_000,
+        kills: Some(false),
         file_bytes: 256 << 20,
         segment_bytes: 64 << 20,
         clients_max: 1024,
@@ -55,7 +66,9 @@ impl Scale {
         entries: 100_000,
         replayed: 100_000,
         dumped: 500_000,
-        history: 200_000,
+        history: 400_000,
+        unsaved: 20_000,
+        kills: Some(true),
         file_bytes: 64 << 20,
         segment_bytes: 64 << 20,
         clients_max: 1024,
@@ -72,7 +85,9 @@ impl Scale {
         entries: 300,
         replayed: 200,
         dumped: 200,
-        history: 300,
+        history: 1_200,
+        unsaved: 100,
+        kills: None,
         file_bytes: 1 << 20,
         segment_bytes: 1 << 20,
         clients_max: 8,
@@ -83,6 +98,14 @@ impl Scale {
 
     /// This one, of stores with so many entries and histories as long.
     pub fn sized(self, entries: u64) -> Scale {
-        Scale { entries, replayed: entries, history: entries, filled: entries, ..self }
+        Scale {
+            entries,
+            replayed: entries,
+            dumped: entries,
+            history: 4 * entries,
+            unsaved: entries / 10,
+            filled: entries,
+            ..self
+        }
     }
 }

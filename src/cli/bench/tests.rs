@@ -9,7 +9,7 @@ use super::sample::{KEY_BYTES, pair, scattered};
 use super::scale::Scale;
 use crate::types::{ErrorKind, Result};
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "memory-per-entry",
     "get-1",
     "get-2",
@@ -24,6 +24,7 @@ const NAMES: [&str; 32] = [
     "set-1024-kept",
     "replay",
     "open-after-kill",
+    "open-history",
     "checkpoint-sled",
     "base-get",
     "base-scan",

@@ -19,7 +19,7 @@ pub(super) async fn measure(bed: &mut Bed<'_>) -> Result<()> {
     let (noise, round) = (&bed.noise, bed.scale.round);
     let store = &bed.store("undo").await?;
     let later = LATER.min(bed.scale.replayed);
-    fill_singly(store, noise, 2 * later, u64::MAX).await?;
+    fill_singly(store, noise, 0..2 * later, u64::MAX).await?;
     let numbers = &Arc::new(AtomicU64::new(2 * later));
     let sets = side(move || async move {
         let (store, noise) = (store.clone(), noise.clone());
