@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use super::leaves::{Leaves, Retracted, Version};
+use super::leaves::{Leaves, Retracted, Slot, Version};
 use super::ranges::RangeTombstones;
 use super::write_set::WriteSet;
 use crate::types::{Position, Slice};
@@ -178,6 +178,7 @@ impl Memtable {
         for run in map.entries.runs(from, to) {
             let (looked, rest) = run.split_at(run.len().min(limit - looked_at));
             looked_at += looked.len();
+            Slot::fetch(looked);
             items.reserve(looked.len());
             let versions = looked.iter().filter_map(|slot| Some((&slot.key, slot.newest(at)?)));
             items.extend(versions.map(|(key, version)| Item {

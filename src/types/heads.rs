@@ -11,11 +11,10 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Of keys in order, which lie, as all that are looked for, between `from` and `to` (both inclusive; `None`: no end), with
-    /// room for `capacity`.
-    pub fn new<'a>(from: &[u8], to: Option<&[u8]>, capacity: usize, keys: impl Iterator<Item = &'a [u8]>) -> Heads {
+    /// Of keys in order, which lie, as all that are looked for, between `from` and `to` (both inclusive; `None`: no end).
+    pub fn new<'a>(from: &[u8], to: Option<&[u8]>, keys: impl Iterator<Item = &'a [u8]>) -> Heads {
         let common = |to: &[u8]| from.iter().zip(to).take_while(|(a, b)| a == b).count();
-        let mut heads = Heads { shared: to.map_or(0, common), heads: Vec::with_capacity(capacity) };
+        let mut heads = Heads { shared: to.map_or(0, common), heads: Vec::with_capacity(keys.size_hint().0) };
         keys.for_each(|key| heads.heads.push(heads.head(key)));
         heads
     }
@@ -85,8 +84,8 @@ mod tests {
             let (held, sought) = (keys.iter().step_by(2), &keys);
             let held: Vec<&[u8]> = held.map(|key| &key[..]).collect();
             let to = (!open).then_some(&to[..]);
-            let heads = Heads::new(from, to, 0, held.iter().copied());
-            let mut grown = Heads::new(from, to, 0, [].into_iter());
+            let heads = Heads::new(from, to, held.iter().copied());
+            let mut grown = Heads::new(from, to, [].into_iter());
             held.iter().rev().for_each(|key| grown.insert(0, key));
             grown.insert(held.len() / 2, from);
             grown.remove(held.len() / 2);

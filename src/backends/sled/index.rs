@@ -110,7 +110,7 @@ impl Fences {
         let groups = groups.filter_map(|(number, group)| {
             let end = self.fences.get((number + 1) * GROUP_FENCES).map(|fence| self.key(fence));
             let keys = group.iter().map(|fence| self.key(fence));
-            Some(Heads::new(self.key(group.first()?), end, group.len(), keys))
+            Some(Heads::new(self.key(group.first()?), end, keys))
         });
         self.groups = groups.collect();
     }

@@ -106,7 +106,7 @@ async fn open_after_kill(bed: &mut Bed<'_>) -> Result<()> {
 /// The store with that many transactions, the last of them after its last checkpoint.
 async fn filled(dir: &Path, scale: &Scale, transactions: u64) -> Result<Store> {
     let settings = Settings { segment_bytes: scale.segment_bytes, ..Settings::default() };
-    let store = Store::builder(dir).settings(settings).open_or_create().await?;
+    let (store, _) = open_when_unlocked(dir, &settings).await?;
     let (noise, saved) = (Noise::seeded(), transactions - scale.unsaved);
     fill_singly(&store, &noise, store.head().0..saved, scale.entries).await?;
     store.checkpoint().await?;
@@ -151,7 +151,7 @@ async fn open_when_unlocked(dir: &Path, settings: &Settings) -> Result<(Store, D
     let given_up = Instant::now() + UNLOCK_MAX;
     loop {
         let started = Instant::now();
-        match Store::builder(dir).settings(settings.clone()).open().await {
+        match Store::builder(dir).settings(settings.clone()).open_or_create().await {
             Ok(store) => return Ok((store, started.elapsed())),
             Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < given_up => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
