@@ -67,6 +67,8 @@ mod simulation;
 mod tests;
 #[cfg(test)]
 mod trims;
+#[cfg(test)]
+mod trouble;
 
 pub use batch::{Batch, Predicate};
 pub use beside::{BesideReader, BesideStream};

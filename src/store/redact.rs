@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::checkpoint;
 use super::context::Context;
-use super::engine::{Shared, on_blocking_thread};
+use super::engine::{Shared, beside, on_blocking_thread};
 use super::facade::Store;
 use super::indexing;
 use super::prepare::check_key;
@@ -126,15 +126,12 @@ impl Store {
     /// also when the transaction is there and the rest is not done yet: a chore, or the next open, tries again.
     pub async fn redact(&self, context: Context, options: RedactOptions) -> Result<Redacted> {
         let context = context.for_many("redacted")?;
-        let (store, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        // It reads and writes files for as long as the log is large.
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let _one = store.shared().trimming.lock().await;
-                store.redact_now(context, options).await
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?
+        let store = self.clone();
+        let redaction = async move {
+            let _one = store.shared().trimming.lock().await;
+            store.redact_now(context, options).await
+        };
+        beside("the redaction", redaction).await
     }
 
     async fn redact_now(&self, context: Context, options: RedactOptions) -> Result<Redacted> {
@@ -194,14 +191,12 @@ impl Store {
         if !self.shared().redactions_open.load(Ordering::Acquire) {
             return Ok(());
         }
-        let (store, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let _one = store.shared().trimming.lock().await;
-                finish(store.shared()).await
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?
+        let store = self.clone();
+        let redaction = async move {
+            let _one = store.shared().trimming.lock().await;
+            finish(store.shared()).await
+        };
+        beside("the redaction", redaction).await
     }
 }
 

@@ -281,7 +281,7 @@ async fn a_transaction_loses_its_values_and_its_reason() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
+async fn fault_08_a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
     let prepared = async |seed| {
         let world = World::new(seed);
         let store = filled(&world).await;
@@ -323,7 +323,7 @@ async fn a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_in_the_middle_is_finished_later() {
+async fn fault_12_a_disk_that_fails_in_the_middle_is_finished_later() {
     use crate::env::sim::{Fault, Operation};
     for (operation, path) in [
         (Operation::Create, "-00000001.seg"),
@@ -488,4 +488,28 @@ async fn a_base_that_was_cleared_is_never_taken_for_whole() {
     store.checkpoint().await.unwrap();
     check(&world, &store, &expected, Position(18)).await;
     assert_eq!(&store.get(b"x", b"new").await.unwrap().unwrap().value[..], b"1");
+}
+
+/// Recovery writes anew what no promise covers; the old file still has it behind its end.
+#[tokio::test]
+async fn fault_08_a_recovered_segment_keeps_no_copy_of_what_is_redacted() {
+    let mut world = World::new(14);
+    let store = world.open().await;
+    store.write(me(), Batch::new().set(b"p", b"other", b"first")).await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
+    // The mark behind it was not synced.
+    world.world.fs.crash(Keep::Nothing);
+    let _ = store.close().await;
+    let store = world.open().await;
+    assert!(
+        world.world.fs.content(Path::new(LOG).join("0000000000000002.seg").as_path()).is_some(),
+        "nothing was written anew"
+    );
+    store.redact(me(), of_key()).await.unwrap();
+    world.gone(&store).await;
+    store.close().await.unwrap();
+    let store = world.open_without_base().await;
+    store.checkpoint().await.unwrap();
+    world.gone(&store).await;
+    assert_eq!(&store.get(b"p", b"other").await.unwrap().unwrap().value[..], b"first");
 }

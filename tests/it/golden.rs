@@ -239,7 +239,7 @@ fn path(name: &str) -> String {
 }
 
 #[test]
-fn the_store_opens_on_its_checkpoint() {
+fn fault_32_the_store_opens_on_its_checkpoint() {
     let described = description();
     let shell = unpacked();
     // The base is taken as it is, not built anew from the log.
@@ -253,7 +253,7 @@ fn the_store_opens_on_its_checkpoint() {
 }
 
 #[test]
-fn the_store_opens_without_its_checkpoint() {
+fn fault_32_the_store_opens_without_its_checkpoint() {
     let described = description();
     let shell = unpacked();
     fs::remove_dir_all(shell.path("store/base")).unwrap();
@@ -262,7 +262,7 @@ fn the_store_opens_without_its_checkpoint() {
 }
 
 #[test]
-fn the_dumps_are_restored() {
+fn fault_32_the_dumps_are_restored() {
     let described = description();
     for name in ["full.dump", "compressed.dump"] {
         let shell = Shell::new();
@@ -285,7 +285,7 @@ fn the_dumps_are_restored() {
 }
 
 #[test]
-fn the_state_is_restored() {
+fn fault_32_the_state_is_restored() {
     let described = description();
     let shell = Shell::new();
     shell.ok(&["restore", &path("state.dump")]);
