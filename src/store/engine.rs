@@ -229,9 +229,11 @@ impl Shared {
         }
     }
 
-    /// The same as an answer. Costs a look-up only for empty values.
+    /// The same as an answer. Costs a look-up only for empty values; while a redaction is decided and not done, for all, since what
+    /// it erases still stands where it was.
     pub async fn is_erased(&self, key: &[u8], version: Position, value: &[u8]) -> Result<bool> {
-        let possible = value.is_empty() && self.redactions.load(Ordering::Acquire);
+        let empty = value.is_empty() || self.redactions_open.load(Ordering::Acquire);
+        let possible = empty && self.redactions.load(Ordering::Acquire);
         if !possible || key.first() == Some(&OWN_PARTITION_BYTE) {
             return Ok(false);
         }

@@ -157,6 +157,9 @@ impl Store {
             let plan = find(shared, &options.what, &archives, head).await?;
             return Ok(Redacted { position: head, values: plan.values });
         }
+        // Set before it can be committed: whoever reads what is erased behind that asks.
+        shared.redactions.store(true, Ordering::Release);
+        shared.redactions_open.store(true, Ordering::Release);
         let (what, shared_again, archives_again) = (options.what.clone(), shared.clone(), archives.clone());
         let done = self.transact(context, move |tx: Tx| {
             let (what, shared, archives) = (what.clone(), shared_again.clone(), archives_again.clone());
@@ -176,9 +179,15 @@ impl Store {
                 Ok(plan.values)
             }
         });
-        let done = done.await?;
-        shared.redactions_open.store(true, Ordering::Release);
-        shared.redactions.store(true, Ordering::Release);
+        let done = match done.await {
+            Ok(done) => done,
+            Err(error) => {
+                // Where the fate is unknown, the log takes nothing more, and another process will see.
+                let undecided = !matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Closed);
+                shared.redactions_open.fetch_and(!undecided, Ordering::AcqRel);
+                return Err(error);
+            }
+        };
         shared.redacted_at.store(done.position.0, Ordering::Release);
         drop(gate);
         complete(shared, done.position, &archives).await?;

@@ -92,9 +92,9 @@ fn replay() {
 /// Each change with two of the endings, all of them in turn.
 #[test]
 fn fault_01_02_03_a_crash_at_every_change_of_the_disk() {
-    for seed in [0, 1] {
+    for seed in [0, 1, 2] {
         let total = operations(seed);
-        assert!(total > 200, "{total}");
+        assert!(total > 100, "{total}");
         for operation in 0..total {
             let first = operation as usize % CRASHES.len();
             crash(seed, operation, [first, (first + 1 + seed as usize) % CRASHES.len()]);
@@ -115,12 +115,12 @@ fn fault_01_weaker_durability_loses_only_the_unsynced_end() {
 /// crashes of the recovery from those.
 #[test]
 fn fault_04_10_11_12_13_15_30_many_lives_on_a_disk_that_ails() {
-    (1000..1150).for_each(troubled);
+    (1000..1300).for_each(troubled);
 }
 
 #[test]
 fn fault_30_33_34_many_lives_on_a_sound_disk() {
-    for seed in 2000..2060 {
+    for seed in 2000..2120 {
         named(&seed.to_string(), || assert!(operations(seed) > 0));
     }
 }
