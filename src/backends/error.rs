@@ -67,6 +67,8 @@ impl BackendError {
         match self {
             BackendError::Corrupt { .. } => ErrorKind::Corrupt,
             BackendError::OtherFormat { .. } | BackendError::Unavailable { .. } => ErrorKind::Unavailable,
+            // It is being made anew, and is not there yet.
+            BackendError::Unreadable { position, stamp } if position > stamp => ErrorKind::Unavailable,
             BackendError::Unusable { .. } => ErrorKind::Invalid,
             BackendError::Closed => ErrorKind::Closed,
             BackendError::Unreadable { .. } | BackendError::Invalid { .. } => ErrorKind::Internal,

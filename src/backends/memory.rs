@@ -28,7 +28,7 @@ pub struct MemoryBackend {
     state: Arc<RwLock<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     stamp: Option<Stamp>,
     readable: Readable,
@@ -39,13 +39,19 @@ struct State {
 }
 
 /// The versions of one key, descending; `None` is a delete.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Versions(VecDeque<(Position, Option<Slice>)>);
 
 impl MemoryBackend {
     /// An empty backend.
     pub fn new() -> MemoryBackend {
         MemoryBackend::default()
+    }
+
+    /// A copy that goes its own way from here.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) -> MemoryBackend {
+        MemoryBackend { state: Arc::new(RwLock::new(self.state.read().clone())) }
     }
 }
 

@@ -237,7 +237,7 @@ async fn a_damaged_manifest_slot_is_named_and_written_anew() {
 }
 
 #[tokio::test]
-async fn a_damaged_base_is_named_and_dropped() {
+async fn fault_23_a_damaged_base_is_named_and_dropped() {
     let world = World::new().filled().await;
     let mut damaged = 0;
     let mut folders = vec![world.dir.join(BASE_DIR)];
@@ -265,7 +265,7 @@ async fn a_damaged_base_is_named_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_base_that_knows_more_than_the_log_is_named_and_dropped() {
+async fn fault_07_a_base_that_knows_more_than_the_log_is_named_and_dropped() {
     let world = World::new().filled().await;
     let older = world.dir.join("older");
     copy_dir(&world.log_dir(), &older);
@@ -330,7 +330,7 @@ async fn a_base_from_before_a_redaction_is_left_to_the_next_open() {
 }
 
 #[tokio::test]
-async fn a_base_of_another_log_or_a_fork_is_named_and_dropped() {
+async fn fault_22_a_base_of_another_log_or_a_fork_is_named_and_dropped() {
     let world = World::new().filled().await;
     let fork = World::new();
     copy_dir(&world.dir, &fork.dir);
@@ -356,7 +356,7 @@ async fn a_base_of_another_log_or_a_fork_is_named_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_base_that_is_whole_but_wrong_is_found_out_entry_by_entry() {
+async fn fault_23_a_base_that_is_whole_but_wrong_is_found_out_entry_by_entry() {
     let world = World::new().filled().await;
     let stamp = world.base().stamp().await.unwrap().unwrap();
     let mut rows = Vec::new();

@@ -158,7 +158,7 @@ fn kind(done: Result<Restored, DumpError>) -> ErrorKind {
 }
 
 #[test]
-fn a_dump_of_a_restored_dump_is_the_same() {
+fn fault_31_a_dump_of_a_restored_dump_is_the_same() {
     for compress in [false, true] {
         let world = World::new(1).with(300);
         let options = DumpOptions { compress, ..DumpOptions::default() };
@@ -212,7 +212,7 @@ fn blocks_are_cut_by_content_alone() {
 }
 
 #[test]
-fn every_flipped_bit_and_every_cut_of_a_dump_is_found() {
+fn fault_16_31_every_flipped_bit_and_every_cut_of_a_dump_is_found() {
     for compress in [false, true] {
         let world = World::new(1).with(5);
         let (dump, _) = world.dump_as(DumpOptions { compress, ..DumpOptions::default() }).unwrap();
@@ -246,7 +246,7 @@ fn every_flipped_bit_and_every_cut_of_a_dump_is_found() {
 }
 
 #[test]
-fn what_is_no_dump_or_a_newer_one_is_refused() {
+fn fault_32_what_is_no_dump_or_a_newer_one_is_refused() {
     let world = World::new(1).with(3);
     let other = World::new(2);
     for foreign in [&b"{\"version\":1}"[..], b"LAKELOGS0123456789", b"", &[0; 300]] {
@@ -308,7 +308,7 @@ fn a_chain_of_incrementals_is_the_whole() {
 }
 
 #[test]
-fn gaps_and_forks_are_conflicts_and_change_nothing() {
+fn fault_22_31_gaps_and_forks_are_conflicts_and_change_nothing() {
     let world = World::new(1).with(20);
     let fork = world.fork(7);
     let full = world.dump_as(DumpOptions { at: Some(Position(20)), ..DumpOptions::default() }).unwrap().0;
@@ -691,7 +691,7 @@ fn interrupted(before: &World, expect: &World, dumps: &[&[u8]]) {
 }
 
 #[test]
-fn a_restore_crashed_at_every_change_is_completed_by_the_same_again() {
+fn fault_31_a_restore_crashed_at_every_change_is_completed_by_the_same_again() {
     let world = World::new(1);
     let log = world.create();
     append(&log, 60, 4_000);
@@ -711,7 +711,7 @@ fn a_restore_crashed_at_every_change_is_completed_by_the_same_again() {
 }
 
 #[test]
-fn a_killed_restore_goes_on_where_it_was() {
+fn fault_31_a_killed_restore_goes_on_where_it_was() {
     let world = World::new(1);
     let log = world.create();
     append(&log, 200, 40_000);
@@ -805,7 +805,7 @@ fn shorter(world: &World) -> Vec<u8> {
 }
 
 #[test]
-fn a_full_disk_ends_a_restore_and_room_lets_it_end() {
+fn fault_12_31_a_full_disk_ends_a_restore_and_room_lets_it_end() {
     let world = World::new(1);
     let log = world.create();
     append(&log, 200, 40_000);
@@ -845,7 +845,7 @@ fn a_full_disk_ends_a_restore_and_room_lets_it_end() {
 }
 
 #[test]
-fn short_reads_and_a_failing_sink_are_told() {
+fn fault_12_31_short_reads_and_a_failing_sink_are_told() {
     struct Slow(Cursor<Vec<u8>>);
     impl Read for Slow {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -876,7 +876,7 @@ fn short_reads_and_a_failing_sink_are_told() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_the_one_is_refused() {
+fn fault_21_23_a_snapshot_that_is_not_the_one_is_refused() {
     let world = World::new(1).with(20);
     trim(&world, 10);
     let files = world.files();

@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_bytes_decode_or_are_refused(
+    fn fault_17_damaged_bytes_decode_or_are_refused(
         transaction in transaction(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         end in any::<prop::sample::Index>(),
@@ -227,7 +227,7 @@ fn what_is_unsupported_is_the_first_critical_unknown_event() {
 }
 
 #[test]
-fn a_newer_version_of_a_known_kind_is_unknown() {
+fn fault_32_a_newer_version_of_a_known_kind_is_unknown() {
     let newer = of(vec![Event::Unknown(unknown(1, 1, false))]);
     assert_eq!(Transaction::decode(newer.encode()).unwrap(), newer);
 }
@@ -296,7 +296,7 @@ const MANY_VERSIONS: &[Reading] = &[Reading {
 }];
 
 #[test]
-fn old_versions_become_the_current_one() {
+fn fault_32_old_versions_become_the_current_one() {
     let written = |version, body: Vec<u8>| {
         let body = body.into();
         of(vec![Event::Unknown(UnknownEvent { body, ..unknown(99, version, false) })])

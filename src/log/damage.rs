@@ -14,16 +14,16 @@ use crate::env::sim::{Fault, Keep, Operation};
 use crate::env::{FileExt as _, Fs as _};
 use crate::types::ErrorKind;
 
-fn file(name: &str) -> PathBuf {
+pub(super) fn file(name: &str) -> PathBuf {
     Machine::dir().join(name)
 }
 
-fn segment(number: u64) -> PathBuf {
+pub(super) fn segment(number: u64) -> PathBuf {
     SegmentId(number).path(0, &Machine::dir())
 }
 
 /// A log of `rounds` batches of two transactions of `size` bytes, all acknowledged; closed or killed.
-fn built(rounds: usize, size: usize, closed: bool) -> Machine {
+pub(super) fn built(rounds: usize, size: usize, closed: bool) -> Machine {
     let mut machine = Machine::new(42);
     let log = machine.create().unwrap();
     for _ in 0..rounds {
@@ -39,7 +39,7 @@ fn built(rounds: usize, size: usize, closed: bool) -> Machine {
 }
 
 impl Machine {
-    fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut content = self.world.fs.content(path).unwrap();
         change(&mut content);
         self.world.fs.plant(path, content);

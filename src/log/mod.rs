@@ -15,6 +15,8 @@ mod damage;
 mod error;
 mod format;
 mod manifest;
+#[cfg(test)]
+mod misplaced;
 mod reader;
 mod recovery;
 mod redact;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::format::{self, FRAMES_AT, FrameKind};
-use super::manifest::{self, Manifest, SegmentEntry};
+use super::manifest::{self, Loaded, Manifest, SegmentEntry};
 use super::segment::SegmentId;
 use super::stream::{self, Check, FrameStream, MILESTONE_BYTES, Source};
 use super::window::{SegmentReader, Slot};
-use super::{Head, LogError, Proof, Snapshot, archive};
+use super::{Head, LogError, Proof, Snapshot, archive, recovery};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
@@ -58,7 +58,11 @@ impl LogFiles {
 
     fn open_in(env: &Env, dir: &Path, archive: Option<PathBuf>) -> Result<LogFiles, LogError> {
         let source = Source::new(env.fs.clone(), dir);
-        let manifest = manifest::load(env.fs.as_ref(), dir)?.manifest;
+        let loaded = manifest::load(env.fs.as_ref(), dir)?;
+        let manifest = match loaded.other_sound {
+            true => loaded.manifest,
+            false => with_unlisted(env, dir, loaded)?,
+        };
         let seen = Seen::new(manifest, &source, archive.as_deref(), Position::ZERO)?;
         let files = LogFiles { source, dir: dir.to_path_buf(), archive, seen: Mutex::new(seen) };
         files.refresh()?;
@@ -237,6 +241,15 @@ impl LogFiles {
         let seen = self.seen.lock().clone();
         stream::position_at(&self.source_of(&seen), &seen.manifest, seen.promise, time)
     }
+}
+
+/// The manifest, and the segments that the newest one would list: where a slot is damaged it is perhaps that of the newest, and who
+/// went by the other one would take an older state for all that there is.
+fn with_unlisted(env: &Env, dir: &Path, loaded: Loaded) -> Result<Manifest, LogError> {
+    let listed = loaded.manifest.clone();
+    let plan = recovery::plan_from(env, dir, None, loaded)?;
+    // A writer beside may be at work on the files: what it has not finished is none of a reader's business.
+    Ok(if plan.problems().is_empty() { plan.manifest } else { listed })
 }
 
 impl Seen {

@@ -154,8 +154,10 @@ impl FileLog {
         let mut replaced = Vec::new();
         let mut before = start;
         for entry in segments {
-            if concerned(positions, entry.first, entry.last)
-                && let Some(rewritten) = rewrite_segment(fs, source, manifest, before, entry, dir, positions, erase)?
+            let leftovers = has_leftovers(source, manifest, before, entry)?;
+            if (leftovers || concerned(positions, entry.first, entry.last))
+                && let Some(rewritten) =
+                    rewrite_segment(fs, source, manifest, before, entry, dir, positions, erase, leftovers)?
             {
                 archive::prove(source, manifest, before, &[rewritten])?;
                 replaced.push(rewritten);
@@ -172,13 +174,25 @@ fn concerned(positions: &BTreeSet<Position>, first: Position, last: Position) ->
     positions.range(first..).next().is_some_and(|position| *position <= last)
 }
 
+/// Whether something stands behind the end of a segment: where recovery ended it, what it has written anew elsewhere, and what it
+/// has cut, is still in the old file.
+fn has_leftovers(source: &Source, manifest: &Manifest, before: Head, entry: &SegmentEntry) -> Result<bool, LogError> {
+    let (file, _) = source.open(manifest.log_id, entry, before, OpenMode::Read, entry.last)?;
+    let mut reader = SegmentReader::new(file, source.path(entry), entry.tag)?;
+    match reader.slot(entry.end)? {
+        // Nothing is ever written behind a seal.
+        Slot::Frame(frame) if frame.header.kind == FrameKind::Seal => Ok(false),
+        _ => Ok(reader.last_nonzero(entry.end)?.is_some()),
+    }
+}
+
 fn replace(entry: &mut SegmentEntry, replaced: &[SegmentEntry]) {
     if let Some(rewritten) = replaced.iter().find(|rewritten| rewritten.id == entry.id) {
         *entry = *rewritten;
     }
 }
 
-/// Writes a segment anew under its next name; `None` when nothing in it changes.
+/// Writes a segment anew under its next name, without what stands behind its end; `None` when nothing in it changes.
 #[expect(clippy::too_many_arguments, reason = "one step of a loop over segments")]
 fn rewrite_segment(
     fs: &dyn Fs,
@@ -189,6 +203,7 @@ fn rewrite_segment(
     dir: &Path,
     positions: &BTreeSet<Position>,
     erase: &Erase<'_>,
+    leftovers: bool,
 ) -> Result<Option<SegmentEntry>, LogError> {
     let (file, mut header) = source.open(manifest.log_id, entry, before, OpenMode::Read, entry.last)?;
     let mut reader = SegmentReader::new(file, source.path(entry), entry.tag)?;
@@ -197,7 +212,7 @@ fn rewrite_segment(
     archive::remove(fs, &path)?;
     let target = fs.open(&path, OpenMode::CreateNew).at("create the segment", &path)?;
     let (mut from, mut to) = (FRAMES_AT, FRAMES_AT);
-    let (mut position, mut changed) = (before.position, false);
+    let (mut position, mut changed) = (before.position, leftovers);
     let mut buffer = Vec::new();
     let mut put = |frame: RawFrame, to: &mut u64| {
         let RawFrame { mut header, body } = frame;

@@ -86,7 +86,7 @@ async fn entries(store: &Store) -> Vec<Entry> {
 }
 
 #[tokio::test]
-async fn a_restored_store_is_what_was_dumped() {
+async fn fault_31_a_restored_store_is_what_was_dumped() {
     let world = World::new();
     let store = world.filled("store").await;
     let before = entries(&store).await;
@@ -151,7 +151,7 @@ async fn a_store_begins_with_a_state() {
 }
 
 #[tokio::test]
-async fn a_store_whose_only_snapshot_is_damaged_says_so() {
+async fn fault_23_a_store_whose_only_snapshot_is_damaged_says_so() {
     let world = World::new();
     let store = world.filled("store").await;
     let path = world.path("state");

@@ -334,9 +334,11 @@ impl Shared {
         }
     }
 
-    /// The same as an answer. Costs a look-up only for empty values.
+    /// The same as an answer. Costs a look-up only for empty values; while a redaction is decided and not done, for all, since what
+    /// it erases still stands where it was.
     pub async fn is_erased(&self, key: &[u8], version: Position, value: &[u8]) -> Result<bool> {
-        let possible = value.is_empty() && self.redactions.load(Ordering::Acquire);
+        let empty = value.is_empty() || self.redactions_open.load(Ordering::Acquire);
+        let possible = empty && self.redactions.load(Ordering::Acquire);
         if !possible || key.first() == Some(&OWN_PARTITION_BYTE) {
             return Ok(false);
         }
@@ -370,10 +372,29 @@ async fn within<F: Future>(until: Instant, future: F) -> Option<F::Output> {
 
 /// Runs what blocks, for as long as reading files takes, beside the tasks that callers share a thread with.
 pub(crate) async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    // Whoever polls without a runtime shares its thread with nobody.
-    let Ok(runtime) = Handle::try_current() else { return Ok(work()) };
+    let Some(runtime) = shared_runtime() else { return Ok(work()) };
     let done = runtime.spawn_blocking(work).await;
     done.map_err(|error| Error::new(ErrorKind::Internal, "a read of the log panicked").with_source(error))
+}
+
+/// Runs an operation that reads and writes files for long in the same way. `what` names it should it panic.
+pub(crate) async fn beside<T: Send + 'static>(
+    what: &'static str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let Some(runtime) = shared_runtime() else { return work.await };
+    let blocking = runtime.clone();
+    let done = runtime.spawn_blocking(move || blocking.block_on(work)).await;
+    done.map_err(|error| Error::new(ErrorKind::Internal, format!("{what} panicked")).with_source(error))?
+}
+
+/// The runtime with whose tasks the thread is shared. Whoever polls without one shares its thread with nobody.
+fn shared_runtime() -> Option<Handle> {
+    #[cfg(test)]
+    if super::simulation::steps_here() {
+        return None;
+    }
+    Handle::try_current().ok()
 }
 
 /// The store takes no more writes.

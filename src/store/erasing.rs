@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::checkpoint;
 use super::decoded::Decoded;
-use super::engine::Shared;
+use super::engine::{Shared, beside};
 use super::facade::Store;
 use super::findings::{Pair, left_of};
 use super::indexing;
@@ -24,7 +24,7 @@ use super::snapshot::without;
 use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError, Snapshot};
 use crate::projection::{Keep, Pins, REDACTIONS, Scanner, View, changes};
-use crate::types::{Digest, Error, ErrorKind, Key, KeyRange, Position, Result, Stamp};
+use crate::types::{Digest, Error, Key, KeyRange, Position, Result, Stamp};
 
 /// What redactions were to erase.
 #[derive(Debug, Default)]
@@ -49,27 +49,25 @@ impl Store {
         if !open && owed::owed(self.shared())?.is_empty() {
             return Ok(());
         }
-        let (store, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let shared = store.shared();
-                let _one = shared.trimming.lock().await;
-                finish(shared).await?;
-                let mut failed = None;
-                for archive in owed::owed(shared)? {
-                    let settled = match owed::check_owed(shared, &archive) {
-                        Ok(()) => settle(shared, &archive).await.map(drop),
-                        absent => absent,
-                    };
-                    match settled {
-                        Ok(()) => owed::forget(shared, &archive)?,
-                        Err(error) => failed = Some(error),
-                    }
+        let store = self.clone();
+        let rest = async move {
+            let shared = store.shared();
+            let _one = shared.trimming.lock().await;
+            finish(shared).await?;
+            let mut failed = None;
+            for archive in owed::owed(shared)? {
+                let settled = match owed::check_owed(shared, &archive) {
+                    Ok(()) => settle(shared, &archive).await.map(drop),
+                    absent => absent,
+                };
+                match settled {
+                    Ok(()) => owed::forget(shared, &archive)?,
+                    Err(error) => failed = Some(error),
                 }
-                failed.map_or(Ok(()), Err)
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?
+            }
+            failed.map_or(Ok(()), Err)
+        };
+        beside("the redaction", rest).await
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::batch::Batch;
 use super::builder::Builder;
 use super::context::Context;
-use super::engine::{Room, Shared, closed};
+use super::engine::{Room, Shared, beside, closed};
 use super::lane::{LaneId, Reads};
 use super::prepare::{Prepared, check_readable, room_bytes};
 use super::reader::{EntryStream, Reader, ScanOptions};
@@ -338,10 +338,8 @@ impl Store {
     /// Brings everything acknowledged so far into the base and returns the position reached.
     pub async fn checkpoint(&self) -> Result<Position> {
         // The base may block for as long as it writes: not on a thread that callers' tasks share.
-        let (shared, runtime) = (self.shared.clone(), tokio::runtime::Handle::current());
-        let done =
-            tokio::task::spawn_blocking(move || runtime.block_on(super::checkpoint::run_beside_writers(&shared)));
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the checkpoint panicked").with_source(error))?
+        let shared = self.shared.clone();
+        beside("the checkpoint", async move { super::checkpoint::run_beside_writers(&shared).await }).await
     }
 
     /// Syncs and releases the directory; no checkpoint is written, the next open replays what came after the last.

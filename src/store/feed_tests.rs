@@ -397,7 +397,7 @@ fn a_stamp_of_a_lost_future_is_a_conflict() {
 }
 
 #[test]
-fn a_trim_that_overtakes_a_subscriber_names_the_floor() {
+fn fault_30_a_trim_that_overtakes_a_subscriber_names_the_floor() {
     let world = World::new(Durability::Sync);
     let mut stepped = world.stepped();
     let mut subscription = follow(&stepped, SubscribeFrom::Oldest, Filter::new());
@@ -498,7 +498,7 @@ fn what_has_to_be_understood_and_is_not_ends_the_subscription() {
 }
 
 #[test]
-fn a_disk_that_fails_ends_the_subscription_and_the_stamp_goes_on() {
+fn fault_13_a_disk_that_fails_ends_the_subscription_and_the_stamp_goes_on() {
     let world = World::new(Durability::Sync);
     let mut stepped = world.stepped();
     for n in 0..3 {

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn times_are_resolved_to_the_last_transaction_not_after_them() {
+    async fn fault_33_times_are_resolved_to_the_last_transaction_not_after_them() {
         for durability in [Durability::Sync, Durability::None] {
             let mut world = World::new();
             world.settings.durability = durability;
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn below_the_floor_there_is_nothing_to_resolve() {
+    async fn fault_30_below_the_floor_there_is_nothing_to_resolve() {
         let world = World::new();
         let store = world.open().await;
         store.mark(me(), "old", None).await.unwrap();

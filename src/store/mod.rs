@@ -82,6 +82,8 @@ mod tests;
 #[cfg(test)]
 mod trims;
 #[cfg(test)]
+mod trouble;
+#[cfg(test)]
 mod turns;
 
 pub use archived::{Archive, ArchivedPast};

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::context::Context;
+use super::engine::beside;
 use super::erasing::{complete, finish, settle};
 use super::facade::{Committed, Store};
 use super::findings::{Findings, look};
@@ -98,15 +99,12 @@ impl Store {
     /// `corrupt` or `closed` also when the transaction is there and the rest is not done yet: a chore, or the next open, tries again.
     pub async fn redact(&self, context: Context, options: RedactOptions) -> Result<Redacted> {
         let context = context.for_many("redacted")?;
-        let (store, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        // It reads and writes files for as long as the log is large.
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let _one = store.shared().trimming.lock().await;
-                store.redact_in_parts(context, options, PART_BYTES).await
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the redaction panicked").with_source(error))?
+        let store = self.clone();
+        let redaction = async move {
+            let _one = store.shared().trimming.lock().await;
+            store.redact_in_parts(context, options, PART_BYTES).await
+        };
+        beside("the redaction", redaction).await
     }
 
     /// As [`Store::redact`], for who holds [`Shared::trimming`](super::engine::Shared::trimming); each transaction records about so many bytes.
@@ -146,19 +144,28 @@ impl Store {
             return Ok(Redacted { position, values, gaps });
         }
         owed::remember(shared, &archives)?;
+        // Set before it can be committed: whoever reads what is erased behind that asks.
+        shared.redactions.store(true, Ordering::Release);
+        shared.redactions_open.store(true, Ordering::Release);
         let (mut taken, mut redactions) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let part = self.redact_part(&context, &findings, &archives, &taken, part_bytes).await;
             let Committed { position, .. } = match part {
                 Err(error) if error.kind() == ErrorKind::NotFound && redactions.is_empty() => {
+                    shared.redactions_open.store(false, Ordering::Release);
                     archives.iter().try_for_each(|archive| owed::forget(shared, archive))?;
                     let position = shared.log.redaction();
                     return if settled { Ok(Redacted { position, values: 0, gaps }) } else { Err(error) };
                 }
-                part => part?,
+                Err(error) => {
+                    // Where the fate is unknown, the log takes nothing more, and another process will see.
+                    let undecided =
+                        redactions.is_empty() && !matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Closed);
+                    shared.redactions_open.fetch_and(!undecided, Ordering::AcqRel);
+                    return Err(error);
+                }
+                Ok(part) => part,
             };
-            shared.redactions_open.store(true, Ordering::Release);
-            shared.redactions.store(true, Ordering::Release);
             shared.redacted_at.store(position.0, Ordering::Release);
             redactions.insert(position);
             let findings = findings.lock();

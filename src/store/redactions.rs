@@ -260,7 +260,7 @@ async fn a_transaction_loses_its_values_and_its_reason() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
+async fn fault_08_a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
     let prepared = async |seed| {
         let world = Sandbox::new(seed);
         let store = filled(&world).await;
@@ -302,7 +302,7 @@ async fn a_crash_at_any_step_leaves_it_undecided_or_done_at_the_next_open() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_in_the_middle_is_finished_later() {
+async fn fault_12_a_disk_that_fails_in_the_middle_is_finished_later() {
     use crate::env::sim::{Fault, Operation};
     for (operation, path) in [
         (Operation::Create, "-00000001.seg"),
@@ -524,5 +524,76 @@ async fn without_a_history_old_range_restores_are_found_all_the_same() {
         let store = world.open_without_base().await;
         assert!(get(&store, 10).await.unwrap_err().message().contains("redacted"));
         assert_eq!(get(&store, 3).await.is_err(), whole);
+    }
+}
+
+/// Recovery writes anew what no promise covers; the old file still has it behind its end.
+#[tokio::test]
+async fn fault_08_a_recovered_segment_keeps_no_copy_of_what_is_redacted() {
+    let mut world = Sandbox::new(17);
+    let store = world.open().await;
+    store.write(me(), Batch::new().set(b"p", b"other", b"first")).await.unwrap();
+    store.write(me(), Batch::new().set(b"p", b"k", &secret(1))).await.unwrap();
+    // The mark behind it was not synced.
+    world.world.fs.crash(Keep::Nothing);
+    let _ = store.close().await;
+    let store = world.open().await;
+    assert!(
+        world.world.fs.content(Path::new(LOG).join("0000000000000002.seg").as_path()).is_some(),
+        "nothing was written anew"
+    );
+    store.redact(me(), of_key()).await.unwrap();
+    world.gone(&store).await;
+    store.close().await.unwrap();
+    let store = world.open_without_base().await;
+    store.checkpoint().await.unwrap();
+    world.gone(&store).await;
+    assert_eq!(&store.get(b"p", b"other").await.unwrap().unwrap().value[..], b"first");
+}
+
+/// Another process opens while the disk still fails: the value is nobody's any more, and nothing makes a new version of it.
+#[tokio::test]
+async fn fault_12_what_is_decided_and_not_done_is_neither_read_nor_restored() {
+    use crate::env::sim::{Fault, Operation};
+    let world = Sandbox::new(18);
+    let store = filled(&world).await;
+    store.checkpoint().await.unwrap();
+    let failing = || Fault::on(Operation::Create).path("-00000001.seg").times(u64::MAX);
+    world.world.fs.inject(failing());
+    store.redact(me(), of_key()).await.unwrap_err();
+    let _ = store.close().await;
+    world.world.fs.kill();
+    world.world.fs.inject(failing());
+    let store = world.open().await;
+    assert!(world.in_segments(), "it is not done");
+    assert_eq!(get(&store, 17).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let error = store.rewind(me(), &[(b"p", b"")], Position(17)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    world.world.fs.heal();
+    store.finish_redactions().await.unwrap();
+    world.gone(&store).await;
+    assert_eq!(store.get(b"p", b"k").await.unwrap(), None);
+}
+
+/// Whatever the order in which the two get on: what is erased is not live behind it.
+#[test]
+fn fault_30_a_rewind_beside_a_redaction_brings_nothing_back() {
+    use rand::SeedableRng as _;
+
+    use super::simulation::{Caller, Stepped};
+    for seed in 0..80 {
+        let world = Sandbox::new(seed);
+        let mut stepped = Stepped::open(&world.world, &world.base, &world.settings).unwrap();
+        stepped.write("test", Batch::new().set(b"p", b"k", &secret(1))).unwrap();
+        stepped.write("test", Batch::new().delete(b"p", b"k")).unwrap();
+        let store = stepped.store.clone();
+        let redacts = async { store.redact(me(), of_key()).await.map(drop) };
+        let rewinds = async { store.rewind(me(), &[(b"p", b"")], Position(1)).await.map(drop) };
+        let callers: Vec<Caller<'_, Result<()>>> = vec![Box::pin(redacts), Box::pin(rewinds)];
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let done = stepped.drive_at_random(callers, &mut random);
+        assert!(done[0].is_ok(), "{done:?}");
+        assert!(done[1].as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound), "{done:?}");
+        assert!(!stepped.entries().values().any(|value| value.starts_with(SECRET)), "seed {seed}: {done:?}");
     }
 }

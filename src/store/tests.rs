@@ -420,7 +420,7 @@ async fn dropping_every_handle_frees_the_directory() {
 }
 
 #[tokio::test]
-async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
+async fn fault_14_memory_ends_at_the_hard_limit_and_reads_go_on() {
     let mut world = World::new();
     world.settings.memtable_soft_bytes = 64 << 10;
     world.settings.memtable_hard_bytes = 256 << 10;
@@ -449,7 +449,7 @@ async fn memory_ends_at_the_hard_limit_and_reads_go_on() {
 }
 
 #[tokio::test]
-async fn a_store_opens_without_room_for_a_checkpoint() {
+async fn fault_12_a_store_opens_without_room_for_a_checkpoint() {
     let mut world = World::new();
     world.settings.memtable_soft_bytes = 64 << 10;
     world.settings.memtable_hard_bytes = 256 << 10;
@@ -482,7 +482,7 @@ async fn a_store_opens_without_room_for_a_checkpoint() {
 }
 
 #[tokio::test]
-async fn a_log_that_was_lost_is_not_replaced_by_a_new_one() {
+async fn fault_22_a_log_that_was_lost_is_not_replaced_by_a_new_one() {
     let world = World::new();
     let store = world.embedded().create().await.unwrap();
     store.write(me(), Batch::new().set(b"p", b"k", b"v")).await.unwrap();
@@ -500,7 +500,7 @@ async fn a_log_that_was_lost_is_not_replaced_by_a_new_one() {
     store.close().await.unwrap();
 }
 
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+pub(super) fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let target = to.join(entry.file_name());
@@ -513,7 +513,7 @@ fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn the_base_of_a_fork_is_not_believed() {
+async fn fault_22_the_base_of_a_fork_is_not_believed() {
     let (world, fork) = (World::new(), World::new());
     let store = world.embedded().create().await.unwrap();
     store.write(me(), Batch::new().set(b"p", b"common", b"v")).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::RwLockReadGuard;
 
 use super::checkpoint;
 use super::context::Context;
-use super::engine::{FloorAsked, Shared};
+use super::engine::{FloorAsked, Shared, beside};
 use super::erasing;
 use super::facade::Store;
 use super::marks::Mark;
@@ -135,35 +135,32 @@ impl Store {
         archive: Option<PathBuf>,
         dry_run: bool,
     ) -> Result<Trimmed> {
-        let (store, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        // It reads and writes files for as long as the state is large.
-        let done = tokio::task::spawn_blocking(move || {
-            runtime.block_on(async {
-                let shared = store.shared();
-                let _one = shared.trimming.lock().await;
-                // What is to be erased below the new floor is found in the log, and not there any more.
-                erasing::finish(shared).await?;
-                if let Some(archive) = archive.as_deref().filter(|_| !dry_run) {
-                    // What is archived now has been through every redaction; what is there already may not.
-                    match shared.log.archived(archive) {
-                        Err(LogError::NoArchive { .. }) => {}
-                        archived => {
-                            archived?;
-                            erasing::settle(shared, archive).await?;
-                        }
+        let store = self.clone();
+        let trim = async move {
+            let shared = store.shared();
+            let _one = shared.trimming.lock().await;
+            // What is to be erased below the new floor is found in the log, and not there any more.
+            erasing::finish(shared).await?;
+            if let Some(archive) = archive.as_deref().filter(|_| !dry_run) {
+                // What is archived now has been through every redaction; what is there already may not.
+                match shared.log.archived(archive) {
+                    Err(LogError::NoArchive { .. }) => {}
+                    archived => {
+                        archived?;
+                        erasing::settle(shared, archive).await?;
                     }
                 }
-                let current = shared.log.floor();
-                let mut trim = Trim { store: &store, archive, floor: wanted.max(current), asked: None };
-                trim.settle_floor(marks).await?;
-                if marks == Marks::Respect && trim.floor <= current {
-                    // Nobody asked for the former snapshot to be given up.
-                    return Ok(Trimmed { floor: current, segments: 0, bytes: 0 });
-                }
-                trim.run(context, dry_run).await
-            })
-        });
-        done.await.map_err(|error| Error::new(ErrorKind::Internal, "the trim panicked").with_source(error))?
+            }
+            let current = shared.log.floor();
+            let mut trim = Trim { store: &store, archive, floor: wanted.max(current), asked: None };
+            trim.settle_floor(marks).await?;
+            if marks == Marks::Respect && trim.floor <= current {
+                // Nobody asked for the former snapshot to be given up.
+                return Ok(Trimmed { floor: current, segments: 0, bytes: 0 });
+            }
+            trim.run(context, dry_run).await
+        };
+        beside("the trim", trim).await
     }
 }
 

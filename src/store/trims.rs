@@ -222,7 +222,7 @@ async fn a_trim_during_a_verification_damages_nothing() {
 }
 
 #[tokio::test]
-async fn readers_go_on_below_a_floor_that_rose_under_them() {
+async fn fault_30_readers_go_on_below_a_floor_that_rose_under_them() {
     let world = Sandbox::new(4);
     let store = world.open().await;
     write(&store, 20).await;
@@ -259,7 +259,7 @@ async fn readers_go_on_below_a_floor_that_rose_under_them() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_step_leaves_the_floor_before_or_after() {
+async fn fault_08_30_a_crash_at_any_step_leaves_the_floor_before_or_after() {
     let prepared = async |seed| {
         let world = Sandbox::new(seed);
         let store = world.open().await;
@@ -298,7 +298,7 @@ async fn a_crash_at_any_step_leaves_the_floor_before_or_after() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_leaves_the_store_as_it_was() {
+async fn fault_12_13_a_disk_that_fails_leaves_the_store_as_it_was() {
     for (operation, path) in [
         (Operation::Create, "snapshot.new"),
         (Operation::Write, "snapshot.new"),
@@ -327,7 +327,7 @@ async fn a_disk_that_fails_leaves_the_store_as_it_was() {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_a_trim_says_what_it_needs_or_makes_room_with_the_former_snapshot() {
+async fn fault_12_on_a_full_disk_a_trim_says_what_it_needs_or_makes_room_with_the_former_snapshot() {
     let mut world = Sandbox::new(7);
     world.settings.min_free_bytes = Some(4 << 20);
     let store = world.open().await;
@@ -373,7 +373,7 @@ async fn on_a_full_disk_a_trim_says_what_it_needs_or_makes_room_with_the_former_
 }
 
 #[tokio::test]
-async fn a_damaged_snapshot_is_never_trusted_and_never_replaced_by_nothing() {
+async fn fault_23_a_damaged_snapshot_is_never_trusted_and_never_replaced_by_nothing() {
     let mut world = Sandbox::new(8);
     let store = world.open().await;
     write(&store, 20).await;
@@ -629,7 +629,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_position_from_the_floor_on_reads_as_a_naive_map_does(steps in steps()) {
+    fn fault_30_every_position_from_the_floor_on_reads_as_a_naive_map_does(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(run(steps));
     }

@@ -284,7 +284,7 @@ fn path(of: &str, name: &str) -> String {
 }
 
 #[test]
-fn the_store_opens_on_its_checkpoint() {
+fn fault_32_the_store_opens_on_its_checkpoint() {
     for of in [PLAIN, TRIMMED] {
         let described = description(of);
         let shell = unpacked(of);
@@ -300,7 +300,7 @@ fn the_store_opens_on_its_checkpoint() {
 }
 
 #[test]
-fn the_store_opens_without_its_checkpoint() {
+fn fault_32_the_store_opens_without_its_checkpoint() {
     for of in [PLAIN, TRIMMED] {
         let described = description(of);
         let shell = unpacked(of);
@@ -337,7 +337,7 @@ fn the_trimmed_store_holds_what_it_is_there_for() {
 }
 
 #[test]
-fn the_dumps_are_restored() {
+fn fault_32_the_dumps_are_restored() {
     for (of, name) in [(PLAIN, "full.dump"), (PLAIN, "compressed.dump"), (TRIMMED, "full.dump")] {
         let described = description(of);
         let shell = Shell::new();
@@ -360,7 +360,7 @@ fn the_dumps_are_restored() {
 }
 
 #[test]
-fn the_state_is_restored() {
+fn fault_32_the_state_is_restored() {
     for of in [PLAIN, TRIMMED] {
         let described = description(of);
         let shell = Shell::new();

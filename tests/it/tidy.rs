@@ -76,6 +76,7 @@ impl SourceFile {
         self.path.contains("/tests/")
             || self.path.starts_with("tests/")
             || parent.contains(&format!("#[cfg(test)]\nmod {name};"))
+            || parents.iter().any(|parent| *parent != path && is_test_module(parent))
     }
 
     /// Lines that are neither empty nor only a comment, up to the inline test module.
@@ -83,6 +84,13 @@ impl SourceFile {
         let code = self.text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count()
     }
+}
+
+/// The same of a file that may not be there.
+fn is_test_module(path: &Path) -> bool {
+    let relative = path.strip_prefix(root()).ok().and_then(Path::to_str);
+    let Some(path) = relative.filter(|_| path.is_file()) else { return false };
+    path != "src/lib.rs" && SourceFile { path: path.to_owned(), text: String::new() }.is_test()
 }
 
 fn sources(under: &str) -> Vec<SourceFile> {
@@ -401,10 +409,75 @@ fn nothing_is_left_for_later() {
     none(faults);
 }
 
+/// The numbers in the name of a fault test: `fault_05_18_what_happens` has two.
+fn fault_numbers(name: &str) -> Vec<String> {
+    let Some(rest) = name.strip_prefix("fault_") else { return Vec::new() };
+    let number = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    rest.split('_').take_while(number).map(str::to_owned).collect()
+}
+
+/// The names of all functions marked as tests.
+fn test_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for file in sources("src").into_iter().chain(sources("tests")) {
+        for (at, _) in file.text.match_indices("#[test]").chain(file.text.match_indices("#[tokio::test")) {
+            let after = file.text[at..].split_once("fn ").map_or("", |(_, after)| after);
+            names.insert(identifier(after));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_fault_has_a_test() {
+    let table = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |").map(|(number, _)| number));
+    let listed: BTreeSet<String> =
+        rows.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit())).map(str::to_owned).collect();
+    assert!(listed.len() > 30, "the table was not found: {listed:?}");
+    let tested: BTreeSet<String> = test_names().iter().flat_map(|name| fault_numbers(name)).collect();
+    assert_eq!(
+        listed.difference(&tested).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "listed, and no test is named so"
+    );
+    assert_eq!(tested.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new(), "tested, and not listed");
+}
+
+/// `scripts/mutants` takes these branches away and shows which tests fail; here only that each is still there to be taken away.
+#[test]
+fn fault_35_every_mutant_is_of_the_present_source() {
+    let mut names = BTreeSet::new();
+    for path in ["recovery", "writing", "conflicts"].map(|name| root().join(format!("tests/mutants/{name}.txt"))) {
+        for block in fs::read_to_string(path).unwrap().split("== ").skip(1) {
+            let (name, fields) = block.split_once('\n').unwrap();
+            let field = |of: &str| {
+                let line = fields.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(": "));
+                line.map(|line| line.replace("\\n", "\n"))
+            };
+            let is = field("is").unwrap();
+            let outer = field("in").unwrap_or(is.clone());
+            let source = fs::read_to_string(root().join(field("file").unwrap())).unwrap();
+            assert_eq!((source.matches(&outer).count(), outer.matches(&is).count()), (1, 1), "{name}");
+            assert!(field("becomes").is_some_and(|becomes| becomes != is), "{name}");
+            assert!(names.insert(name.to_owned()), "{name} is there twice");
+        }
+    }
+    assert!(names.len() > 50, "{}", names.len());
+}
+
 #[test]
 fn scripts_are_executable() {
     use std::os::unix::fs::PermissionsExt;
-    for script in [".ci/run", "scripts/linearizability", "scripts/test", "scripts/tour", "scripts/install-missing"] {
+    for script in [
+        ".ci/run",
+        "scripts/linearizability",
+        "scripts/test",
+        "scripts/tour",
+        "scripts/install-missing",
+        "scripts/simulate",
+        "scripts/mutants",
+    ] {
         let mode = fs::metadata(root().join(Path::new(script))).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} is not executable");
     }

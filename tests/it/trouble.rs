@@ -132,7 +132,7 @@ fn fault_28_of_many_processes_one_wins() {
 }
 
 #[test]
-fn damage_at_a_promised_position_is_named_and_left_alone() {
+fn fault_18_damage_at_a_promised_position_is_named_and_left_alone() {
     let shell = filled();
     let (segment, before) = (segment(&shell), files(&shell.path("store/log")));
     damage(&segment, b"value 7");
@@ -165,7 +165,7 @@ fn damage_at_a_promised_position_is_named_and_left_alone() {
 }
 
 #[test]
-fn a_damaged_base_is_rebuilt_from_the_log() {
+fn fault_23_a_damaged_base_is_rebuilt_from_the_log() {
     let shell = filled();
     let current = shell.path("store/base/CURRENT");
     damage(&current, b"LKLGBASE");
@@ -181,7 +181,7 @@ fn a_damaged_base_is_rebuilt_from_the_log() {
 }
 
 #[test]
-fn a_base_ahead_of_its_log_is_dropped_only_when_told() {
+fn fault_07_a_base_ahead_of_its_log_is_dropped_only_when_told() {
     let shell = filled();
     let old = shell.path("old");
     copy(&shell.path("store/log"), &old);
@@ -201,7 +201,7 @@ fn a_base_ahead_of_its_log_is_dropped_only_when_told() {
 }
 
 #[test]
-fn a_newer_format_is_left_to_newer_versions() {
+fn fault_32_a_newer_format_is_left_to_newer_versions() {
     let shell = filled();
     for slot in ["manifest.0", "manifest.1"] {
         let path = shell.path("store/log").join(slot);
@@ -228,7 +228,7 @@ fn a_newer_format_is_left_to_newer_versions() {
 }
 
 #[test]
-fn an_unknown_critical_event_stops_what_needs_the_views() {
+fn fault_32_an_unknown_critical_event_stops_what_needs_the_views() {
     let shell = filled();
     let append = |ignorable| {
         let unknown = UnknownEvent { kind: 999, version: 0, ignorable, minimum_reader: 2_003_004, body: Bytes::new() };

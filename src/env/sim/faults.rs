@@ -44,6 +44,8 @@ pub enum Effect {
     Fail(io::ErrorKind),
     /// Half of the bytes are read or written, without an error.
     Short,
+    /// Nothing is written, without an error.
+    Nothing,
     /// Half of the bytes are written, then it fails.
     FailHalfway(io::ErrorKind),
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -32,6 +32,43 @@ struct State {
     bad_reads: Vec<(PathBuf, Range<u64>)>,
     capacity: u64,
     read_only: bool,
+    /// The longest buffer that was read into.
+    longest_read: usize,
+    stalls: Vec<Stalled>,
+    /// Rung when a stall ends.
+    moved: Arc<Condvar>,
+}
+
+/// Operations that wait, and how many do.
+#[derive(Debug)]
+struct Stalled {
+    id: u64,
+    operation: Operation,
+    path: String,
+    waiting: usize,
+}
+
+/// A disk that does not come back from chosen operations, until this is dropped.
+#[derive(Debug)]
+pub struct Stall {
+    state: Arc<Mutex<State>>,
+    id: u64,
+}
+
+impl Stall {
+    /// How many operations wait for the end of it.
+    pub fn waiting(&self) -> usize {
+        let state = self.state.lock();
+        state.stalls.iter().find(|stalled| stalled.id == self.id).map_or(0, |stalled| stalled.waiting)
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        state.stalls.retain(|stalled| stalled.id != self.id);
+        state.moved.notify_all();
+    }
 }
 
 impl SimFs {
@@ -49,6 +86,9 @@ impl SimFs {
             bad_reads: Vec::new(),
             capacity: 1 << 40,
             read_only: false,
+            longest_read: 0,
+            stalls: Vec::new(),
+            moved: Arc::default(),
         })))
     }
 
@@ -62,6 +102,8 @@ impl SimFs {
             locks: state.locks.clone(),
             faults: state.faults.clone(),
             bad_reads: state.bad_reads.clone(),
+            stalls: Vec::new(),
+            moved: Arc::default(),
             ..*state
         })))
     }
@@ -112,6 +154,19 @@ impl SimFs {
     /// Every read that touches the range of the file fails.
     pub fn fail_reads(&self, path: &Path, range: Range<u64>) {
         self.0.lock().bad_reads.push((path.to_path_buf(), range));
+    }
+
+    /// Reads, writes or syncs of open files whose path contains this do not come back until the stall is dropped.
+    pub fn stall(&self, operation: Operation, path: &str) -> Stall {
+        let mut state = self.0.lock();
+        let id = state.stalls.last().map_or(0, |stalled| stalled.id + 1);
+        state.stalls.push(Stalled { id, operation, path: path.to_owned(), waiting: 0 });
+        Stall { state: self.0.clone(), id }
+    }
+
+    /// The length of the longest buffer that a file was ever read into.
+    pub fn longest_read(&self) -> usize {
+        self.0.lock().longest_read
     }
 
     /// The size of the disk in bytes. Writes that need more fail with `StorageFull`.
@@ -321,6 +376,19 @@ impl Fs for SimFs {
     }
 }
 
+/// Waits, with the disk free for others, while operations of this kind on the path stall.
+fn wait_for_stalls(state: &mut MutexGuard<'_, State>, operation: Operation, path: &Path) {
+    let matches = |stalled: &Stalled| stalled.operation == operation && path.to_string_lossy().contains(&stalled.path);
+    let mut counted = None;
+    while let Some(stalled) = state.stalls.iter_mut().find(|stalled| matches(stalled)) {
+        if counted.replace(stalled.id) != Some(stalled.id) {
+            stalled.waiting += 1;
+        }
+        let moved = state.moved.clone();
+        moved.wait(state);
+    }
+}
+
 #[derive(Debug)]
 struct SimLock {
     state: Arc<Mutex<State>>,
@@ -355,6 +423,7 @@ impl SimFile {
         run: impl FnOnce(&mut State, Option<Effect>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.state.lock();
+        wait_for_stalls(&mut state, operation, &self.path);
         if state.incarnation != self.incarnation {
             return Err(io::Error::other("a handle of an earlier life of the simulated machine"));
         }
@@ -385,6 +454,7 @@ impl SimFile {
 impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.access(Operation::Read, |state, effect| {
+            state.longest_read = state.longest_read.max(buffer.len());
             let visible = &state.disk.inodes[self.inode].visible;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(visible.len());
             let mut len = buffer.len().min(visible.len() - start);
@@ -408,7 +478,11 @@ impl File for SimFile {
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         self.access(Operation::Write, |state, effect| {
             let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-            let len = if effect.is_some() { buffer.len() / 2 } else { buffer.len() };
+            let len = match effect {
+                None => buffer.len(),
+                Some(Effect::Nothing) => 0,
+                Some(_) => buffer.len() / 2,
+            };
             let grows = (offset + len).saturating_sub(state.disk.inodes[self.inode].visible.len()) as u64;
             if grows > state.capacity.saturating_sub(state.disk.used()) {
                 return Err(io::ErrorKind::StorageFull.into());

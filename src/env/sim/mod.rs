@@ -10,6 +10,7 @@
 //!   workload until that happens, then calls [`SimFs::crash`] or [`SimFs::kill`] and opens again.
 //! - [`SimFs::inject`] fails, shortens or interrupts chosen operations. A failed sync behaves as on Linux: the
 //!   pages look clean and hold the new bytes, but a part of them is not on the disk and never will be.
+//! - [`SimFs::stall`] lets chosen operations not come back until a test says so.
 //! - [`SimFs::fail_reads`], [`SimFs::set_capacity`], [`SimFs::set_read_only`]: bad sectors, full disks, a file system that turned read-only.
 //! - [`SimFs::fork`] copies the world, so that one moment can end in many ways.
 //!
@@ -39,7 +40,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 pub use disk::Keep;
 pub use faults::{Effect, Fault, Operation};
-pub use fs::SimFs;
+pub use fs::{SimFs, Stall};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

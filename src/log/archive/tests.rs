@@ -80,7 +80,7 @@ fn what_was_archived_is_read_with_the_log() {
 }
 
 #[test]
-fn what_does_not_go_with_the_log_is_refused_and_stays_as_it_is() {
+fn fault_22_what_does_not_go_with_the_log_is_refused_and_stays_as_it_is() {
     let (mut machine, log) = filled(2, 12);
     trim(&mut machine, &log, 5).unwrap();
     let files = |machine: &Machine| machine.world.fs.read_dir(archive()).unwrap();
@@ -122,7 +122,7 @@ fn what_does_not_go_with_the_log_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
-fn nothing_leaves_the_log_that_was_not_proven_in_the_archive() {
+fn fault_08_nothing_leaves_the_log_that_was_not_proven_in_the_archive() {
     let (mut machine, log) = filled(5, 12);
     trim(&mut machine, &log, 5).unwrap();
     let index = machine.world.fs.content(&archive().join(INDEX)).unwrap();
@@ -153,7 +153,7 @@ fn nothing_leaves_the_log_that_was_not_proven_in_the_archive() {
 }
 
 #[test]
-fn a_crash_at_any_step_leaves_every_transaction_in_one_place_or_the_other() {
+fn fault_08_a_crash_at_any_step_leaves_every_transaction_in_one_place_or_the_other() {
     let prepared = || {
         let (mut machine, log) = filled(6, 12);
         trim(&mut machine, &log, 5).unwrap();
@@ -251,7 +251,7 @@ fn golden_bytes_of_the_archive() {
 const GOLDEN_CRC: &str = "c6b929ef";
 
 #[test]
-fn every_flipped_bit_and_every_cut_of_the_archive_is_found() {
+fn fault_16_every_flipped_bit_and_every_cut_of_the_archive_is_found() {
     let bytes = sample().encode();
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();

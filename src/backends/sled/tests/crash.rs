@@ -116,22 +116,22 @@ async fn after_reopening(backend: &SledBackend, work: Work, done: bool, repeated
 }
 
 #[tokio::test]
-async fn a_crash_during_a_write() {
+async fn fault_07_a_crash_during_a_write() {
     assert!(at_each_call(Work::Write, true).await > 8);
 }
 
 #[tokio::test]
-async fn a_failure_during_a_write() {
+async fn fault_12_a_failure_during_a_write() {
     assert!(at_each_call(Work::Write, false).await > 8);
 }
 
 #[tokio::test]
-async fn a_crash_during_a_merge() {
+async fn fault_07_a_crash_during_a_merge() {
     assert!(at_each_call(Work::Merge, true).await > 8);
 }
 
 #[tokio::test]
-async fn a_failure_during_a_merge() {
+async fn fault_12_a_failure_during_a_merge() {
     assert!(at_each_call(Work::Merge, false).await > 8);
 }
 

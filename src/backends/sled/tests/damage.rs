@@ -122,7 +122,7 @@ async fn damage_each(damage: impl Fn(&mut Vec<u8>, usize), cases_per_file: usize
 }
 
 #[tokio::test]
-async fn flipped_bytes() {
+async fn fault_23_flipped_bytes() {
     let flip =
         |bytes: &mut Vec<u8>, offset: usize| bytes.iter_mut().skip(offset).take(1).for_each(|byte| *byte ^= 0x20);
     let (cases, noticed) = damage_each(flip, 8).await;
@@ -130,20 +130,20 @@ async fn flipped_bytes() {
 }
 
 #[tokio::test]
-async fn zeroed_ranges() {
+async fn fault_23_zeroed_ranges() {
     let zero = |bytes: &mut Vec<u8>, offset: usize| bytes.iter_mut().skip(offset).take(4096).for_each(|byte| *byte = 0);
     let (cases, noticed) = damage_each(zero, 3).await;
     assert!(noticed * 4 > cases, "{noticed} of {cases}");
 }
 
 #[tokio::test]
-async fn cut_off_files() {
+async fn fault_23_cut_off_files() {
     let (cases, noticed) = damage_each(|bytes, offset| bytes.truncate(offset), 3).await;
     assert!(noticed * 4 > cases, "{noticed} of {cases}");
 }
 
 #[tokio::test]
-async fn missing_files_and_directories() {
+async fn fault_23_missing_files_and_directories() {
     let original = tempfile::tempdir().unwrap();
     let expected = build(original.path()).await;
     let mut names = files(original.path(), "");
@@ -164,7 +164,7 @@ async fn missing_files_and_directories() {
 }
 
 #[tokio::test]
-async fn generations_in_each_others_place() {
+async fn fault_23_generations_in_each_others_place() {
     let original = tempfile::tempdir().unwrap();
     let expected = build(original.path()).await;
     let names = generations(original.path());
@@ -176,7 +176,7 @@ async fn generations_in_each_others_place() {
 
 /// What sled itself takes for sound: a chunk replaced by an older one, by one of another place, gone.
 #[tokio::test]
-async fn chunks_that_sled_vouches_for() {
+async fn fault_23_chunks_that_sled_vouches_for() {
     let original = tempfile::tempdir().unwrap();
     let expected = build(original.path()).await;
     for case in 0..4 {
