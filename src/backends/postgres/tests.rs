@@ -14,57 +14,17 @@ use proptest::prelude::*;
 use sqlx::{Connection as _, Executor as _, SqlSafeStr as _};
 
 use super::*;
-use crate::backends::conformance::{self, History};
-use crate::backends::{Backend, BackendError, Change};
-use crate::types::{Hash, Key, Limits, LogId, Position, ProjectionVersion, Slice, Stamp};
+use crate::backends::conformance::{
+    self, History,
+    fixture::{delete_range, dump, put, stamp, try_write as write},
+};
+use crate::backends::{Backend, BackendError};
+use crate::types::{Key, Limits, Position, ProjectionVersion, Slice, Stamp};
 use server::Server;
-
-fn stamp(position: u64) -> Stamp {
-    Stamp {
-        log_id: LogId([7; 16]),
-        format: Stamp::FORMAT,
-        position: Position(position),
-        chain: Hash([position as u8; 32]),
-        projections: Vec::new(),
-        history: None,
-        redaction: Position::ZERO,
-    }
-}
-
-fn put(key: impl AsRef<[u8]>, version: u64, value: impl AsRef<[u8]>) -> Change {
-    Change::Put { key: key.as_ref().into(), version: Position(version), value: value.as_ref().into() }
-}
-
-fn delete_range(prefix: &str, version: u64) -> Change {
-    Change::DeleteRange { prefix: prefix.as_bytes().into(), version: Position(version) }
-}
-
-async fn write(
-    backend: &PostgresBackend,
-    stamp: &Stamp,
-    keep: &[u64],
-    changes: impl IntoIterator<Item = Change, IntoIter: Send>,
-) -> Result<(), BackendError> {
-    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
-    backend.write(stamp, &keep, Box::new(changes.into_iter().map(Ok))).await
-}
 
 async fn get(backend: &PostgresBackend, at: u64, key: impl AsRef<[u8]>) -> Result<Option<(u64, Slice)>, BackendError> {
     let found = backend.get(Position(at), key.as_ref()).await?;
     Ok(found.map(|(version, value)| (version.0, value)))
-}
-
-/// Every entry at a position: key, version, value.
-async fn dump(backend: &PostgresBackend, at: u64) -> Result<Vec<(Slice, u64, Slice)>, BackendError> {
-    let (mut entries, mut from) = (Vec::new(), Slice::from(&b""[..]));
-    loop {
-        let page = backend.scan(Position(at), &from, b"", 4000).await?;
-        entries.extend(page.entries.into_iter().map(|entry| (entry.encoded_key, entry.version.0, entry.value)));
-        match page.next {
-            Some(next) => from = next,
-            None => return Ok(entries),
-        }
-    }
 }
 
 async fn maintain(backend: &PostgresBackend, at: u64) {
@@ -274,7 +234,7 @@ async fn a_person_can_read_the_rows() {
 async fn a_stamp_that_makes_no_sense_is_damage_until_it_is_cleared() {
     let url = Server::shared().database();
     for spoiled in
-        ["chain = '\\x00'", "position = -1", "projection_since = '{1}'", "log_id = ''", "damaged = 'a bad page'"]
+        ["chain = '\\x00'", "position = -1", "projection_since = '{1,2}'", "log_id = ''", "damaged = 'a bad page'"]
     {
         let backend = connect(&url, "test").await;
         backend.clear().await.unwrap();
