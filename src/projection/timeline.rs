@@ -1,6 +1,6 @@
 //! [`Timelines`]: when each key of a range got a value or went, page by page.
 //!
-//! Joins the history that the base keeps with what the memtables hold above it. Values are left out: whoever wants one reads
+//! Joins the history that the base keeps with what the memtables hold above it. Of values there is a checksum: whoever wants one reads
 //! the view at the position. The outcome depends neither on checkpoints nor on what a base has not dropped yet.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,9 @@ const PAGE_VERSIONS: usize = 1024;
 pub struct Timeline {
     /// The encoded key.
     pub key: Slice,
-    /// Ascending; `true` where it got a value, `false` where it went. The first may lie below the floor: what was there then.
-    pub changes: Vec<(Position, bool)>,
+    /// Ascending; the checksum (CRC-32) of the value where it got one, `None` where it went. The first may lie below the floor: what was
+    /// there then.
+    pub changes: Vec<(Position, Option<u32>)>,
 }
 
 /// The timelines of the keys with `from <= key < to` from a floor to a pinned position.
@@ -37,7 +38,7 @@ pub struct Timelines {
 }
 
 /// Of each key what happened at which position.
-type Found = BTreeMap<Slice, BTreeMap<Position, bool>>;
+type Found = BTreeMap<Slice, BTreeMap<Position, Option<u32>>>;
 
 impl Timelines {
     /// Keys and bounds are encoded, `to` empty is no end. Nothing below `floor` can be read; the pinned position is not below it.
@@ -82,7 +83,7 @@ impl Timelines {
                 bound = Some(next);
             }
             for (key, versions) in keys {
-                let changes = versions.into_iter().map(|(position, value)| (position, value.is_some()));
+                let changes = versions.into_iter().map(|(position, value)| (position, value.map(checksum)));
                 found.entry(key).or_default().extend(changes);
             }
         }
@@ -104,7 +105,7 @@ impl Timelines {
             let last = page.versions.last().map(|version| version.encoded_key.clone());
             for version in page.versions {
                 let changes = found.entry(version.encoded_key).or_default();
-                changes.insert(version.version, version.value.is_some());
+                changes.insert(version.version, version.value.map(checksum));
             }
             match page.next {
                 None if to == self.to => return Ok(None),
@@ -123,24 +124,28 @@ impl Timelines {
     }
 
     /// What of a key's versions can be seen, range deletes of the memtables included.
-    fn timeline(&self, layers: &Layers, key: Slice, mut changes: BTreeMap<Position, bool>) -> Option<Timeline> {
+    fn timeline(&self, layers: &Layers, key: Slice, mut changes: BTreeMap<Position, Option<u32>>) -> Option<Timeline> {
         for position in
             layers.tables().iter().filter(|table| table.has_ranges()).flat_map(|table| table.all_covering(&key))
         {
             // What the same transaction wrote came after its range operations.
-            changes.entry(position).or_insert(false);
+            changes.entry(position).or_insert(None);
         }
-        let mut seen: Vec<(Position, bool)> = Vec::new();
-        for (position, lives) in changes.range(..=self.pin.position()) {
-            let lived = seen.last().is_some_and(|(_, lived)| *lived);
+        let mut seen: Vec<(Position, Option<u32>)> = Vec::new();
+        for (position, value) in changes.range(..=self.pin.position()) {
+            let lived = seen.last().is_some_and(|(_, value)| value.is_some());
             if *position <= self.floor {
                 seen.clear();
             }
             // A delete of what was not there is none.
-            if *lives || (lived && *position > self.floor) {
-                seen.push((*position, *lives));
+            if value.is_some() || (lived && *position > self.floor) {
+                seen.push((*position, *value));
             }
         }
         (!seen.is_empty()).then_some(Timeline { key, changes: seen })
     }
+}
+
+fn checksum(value: Slice) -> u32 {
+    crc32fast::hash(&value)
 }

@@ -13,6 +13,7 @@ mod moving;
 mod operations;
 mod past;
 mod postgres;
+mod postgres_damage;
 mod postgres_server;
 mod proto;
 mod rescue;

@@ -38,6 +38,8 @@ pub(super) enum PostgresError {
     Server { code: String, detail: String },
     #[error("the base was changed by somebody else while it was written")]
     Meddled,
+    #[error("the base was changed by somebody else while it was read; try again once nobody has the store open")]
+    Moved,
 }
 
 impl PostgresError {

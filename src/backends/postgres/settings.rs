@@ -142,7 +142,7 @@ impl PostgresSettings {
     }
 
     /// The server, the database and the schema, for messages.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let options = &self.options;
         let socket = options.get_socket().map(|socket| socket.display().to_string());
         let host = socket.unwrap_or_else(|| options.get_host().to_owned());

@@ -290,3 +290,41 @@ async fn readers_see_one_position_while_writes_and_sweeps_go_on() {
         assert!(reader.await.unwrap() > 0);
     }
 }
+
+#[tokio::test]
+async fn a_reader_sees_what_the_base_shows_and_changes_nothing() {
+    let url = Server::shared().database();
+    assert!(PostgresReader::connect(settings(&url), "test").await.unwrap().is_none());
+    let backend = connect(&url, "test").await;
+    let history = |position| Stamp { history: Some(Position(1)), ..stamp(position) };
+    for version in 1..6 {
+        let rows =
+            (0..300).filter(|row| row % version == 0).map(|row| put(format!("{row:03}"), version, [version as u8]));
+        write(&backend, &history(version), &[], rows).await.unwrap();
+    }
+    let reader = PostgresReader::connect(settings(&url), "test").await.unwrap().unwrap();
+    assert!(PostgresReader::connect(settings(&url), "other").await.unwrap().is_none());
+    assert_eq!(reader.stamp().await.unwrap(), backend.stamp().await.unwrap());
+    for at in 1..6 {
+        assert_eq!(dump(&reader, at).await.unwrap(), dump(&backend, at).await.unwrap());
+        assert_eq!(reader.get(Position(at), b"240").await.unwrap().unwrap().0, Position(at));
+    }
+    let versions = async |base: &dyn Backend| base.versions(b"", Position::MAX, b"", 4000).await.unwrap();
+    assert_eq!(versions(&reader).await, versions(&backend).await);
+    assert!(matches!(reader.get(Position(6), b"240").await, Err(BackendError::Unreadable { .. })));
+    for refused in [
+        reader.clear().await,
+        reader.maintain(Position(5), &[]).await.map(drop),
+        write(&reader, &stamp(9), &[], []).await,
+    ] {
+        assert!(matches!(refused, Err(BackendError::Invalid { .. })), "{refused:?}");
+    }
+    // Lost connections are made again; a base that somebody writes is not read on.
+    let all = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database()
+               and pid <> pg_backend_pid()";
+    Server::shared().sql(database_of(&url), all);
+    assert!(reader.get(Position(5), b"240").await.unwrap().is_some());
+    write(&backend, &history(6), &[], [put("000", 6, "")]).await.unwrap();
+    let moved = reader.get(Position(5), b"240").await;
+    assert!(matches!(&moved, Err(BackendError::Unavailable { detail, .. }) if detail.contains("changed")), "{moved:?}");
+}
