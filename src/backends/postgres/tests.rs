@@ -328,3 +328,51 @@ async fn a_reader_sees_what_the_base_shows_and_changes_nothing() {
     let moved = reader.get(Position(5), b"240").await;
     assert!(matches!(&moved, Err(BackendError::Unavailable { detail, .. }) if detail.contains("changed")), "{moved:?}");
 }
+
+/// The blocks that a page of versions reads, and the rows that it throws away.
+async fn cost_of_versions(connection: &mut sqlx::PgConnection, from: &[u8], below: u64) -> (u64, u64) {
+    let explained: serde_json::Value = {
+        let row = read::explain_versions(connection, 1, from, Position(below), 100).await;
+        serde_json::from_str(sqlx::Row::try_get_raw(&row, 0).unwrap().as_str().unwrap()).unwrap()
+    };
+    fn thrown_away(plan: &serde_json::Value) -> u64 {
+        let own = plan["Rows Removed by Filter"].as_u64().unwrap_or(0);
+        own + plan["Plans"].as_array().into_iter().flatten().map(thrown_away).sum::<u64>()
+    }
+    let plan = &explained[0]["Plan"];
+    let blocks = ["Shared Hit Blocks", "Shared Read Blocks"].map(|name| plan[name].as_u64().unwrap());
+    (blocks.iter().sum(), thrown_away(plan))
+}
+
+#[tokio::test]
+async fn a_page_of_a_hot_keys_versions_costs_the_same_wherever_it_lies() {
+    const VERSIONS: u64 = 20_000;
+    let url = Server::shared().database();
+    let backend = connect(&url, "test").await;
+    let history = |position| Stamp { history: Some(Position(1)), ..stamp(position) };
+    let around = ["a", "z"].into_iter().flat_map(|prefix| (0..500).map(move |row| format!("{prefix}{row:03}")));
+    let around: Vec<String> = around.collect();
+    let hot = (1..=VERSIONS).rev().map(|version| put("hot", version, version.to_string()));
+    let rows = around[..500].iter().map(|key| put(key, 1, "")).chain(hot);
+    let rows = rows.chain(around[500..].iter().map(|key| put(key, 1, "")));
+    write(&backend, &history(VERSIONS), &[], rows).await.unwrap();
+
+    let mut found = Vec::new();
+    let (mut from, mut below) = (Slice::from(&b"hot"[..]), Position::MAX);
+    loop {
+        let page = backend.versions(&from, below, b"hou", 1000).await.unwrap();
+        found.extend(page.versions.into_iter().map(|version| version.version.0));
+        match page.next {
+            Some(next) => (from, below) = next,
+            None => break,
+        }
+    }
+    assert!(found.into_iter().eq((1..=VERSIONS).rev()));
+
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    schema::prepare(&mut connection, "lakelog").await.unwrap();
+    for below in [u64::MAX, VERSIONS, VERSIONS / 2, 200] {
+        let (blocks, thrown_away) = cost_of_versions(&mut connection, b"hot", below).await;
+        assert!(blocks < 150 && thrown_away < 10, "below {below}: {blocks} blocks, {thrown_away} rows for nothing");
+    }
+}
