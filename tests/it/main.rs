@@ -15,6 +15,7 @@ mod past;
 mod postgres;
 mod postgres_damage;
 mod postgres_server;
+mod postgres_tls;
 mod proto;
 mod rescue;
 mod sizing;
