@@ -376,3 +376,22 @@ async fn a_page_of_a_hot_keys_versions_costs_the_same_wherever_it_lies() {
         assert!(blocks < 150 && thrown_away < 10, "below {below}: {blocks} blocks, {thrown_away} rows for nothing");
     }
 }
+
+#[tokio::test]
+async fn keys_are_looked_up_whatever_the_statistics_say() {
+    let url = Server::shared().database();
+    let backend = connect(&url, "test").await;
+    write(&backend, &stamp(1), &[], (0..1000).map(|row| put(format!("{row:04}"), 1, ""))).await.unwrap();
+    drop(backend);
+    for statistics in
+        ["reltuples = 0, relpages = 16000", "reltuples = -1, relpages = 0", "reltuples = 1e9, relpages = 1"]
+    {
+        let spoil = format!("update pg_class set {statistics} where oid = 'lakelog.live'::regclass");
+        Server::shared().sql(database_of(&url), &spoil);
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        schema::prepare(&mut connection, "lakelog").await.unwrap();
+        let plan = write::explain_supersede(&mut connection).await;
+        assert!(!plan.contains("Join Filter") && plan.contains("Tid Scan on live"), "{statistics}:\n{plan}");
+        assert!(plan.contains("(partition = closed.partition) AND (key = closed.key)"), "{statistics}:\n{plan}");
+    }
+}
