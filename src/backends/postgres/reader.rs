@@ -17,7 +17,6 @@ use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 /// A base in Postgres as it was when it was found. Writes are refused.
 pub(crate) struct PostgresReader {
-    settings: PostgresSettings,
     place: String,
     pool: Pool,
     base: Base,
@@ -42,7 +41,7 @@ impl PostgresReader {
             Ok(found)
         };
         let found = found.await.map_err(|error: PostgresError| error.at(&place))?;
-        Ok(found.map(|base| PostgresReader { settings, place, pool, base }))
+        Ok(found.map(|base| PostgresReader { place, pool, base }))
     }
 
     fn trusted(&self) -> Result<(), BackendError> {
@@ -121,7 +120,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::get(&mut pooled.connection, base, place, key);
-                let saw = within(self.settings.timeout, read).await;
+                let saw = pooled.deadline.within(read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
@@ -136,7 +135,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::page(&mut pooled.connection, base, place, (from, to), limit);
-                let saw = within(self.settings.timeout, read).await;
+                let saw = pooled.deadline.within(read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
@@ -159,7 +158,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::versions(&mut pooled.connection, base, history, (from, below), to, limit);
-                let saw = within(self.settings.timeout, read).await;
+                let saw = pooled.deadline.within(read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
