@@ -427,7 +427,7 @@ impl Backend for PostgresBackend {
                 let (place, spot) = self.spot(at).await?;
                 let mut pooled = self.pooled().await?;
                 let read = read::get(&mut pooled.connection, spot.base, place, key);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }
@@ -442,7 +442,7 @@ impl Backend for PostgresBackend {
                 let (place, spot) = self.spot(at).await?;
                 let mut pooled = self.pooled().await?;
                 let read = read::page(&mut pooled.connection, spot.base, place, (from, to), limit);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }
@@ -469,7 +469,7 @@ impl Backend for PostgresBackend {
                     .await?;
                 let mut pooled = self.pooled().await?;
                 let read = read::versions(&mut pooled.connection, spot.base, history, (from, below), to, limit);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(spot, &mut tries, pooled, saw).await? {
                     return Ok(found);
                 }

@@ -18,34 +18,31 @@ impl Columns {
         let mut partition = Vec::new();
         let mut rest = encoded;
         loop {
-            let (plain, zero) = rest.split_at(rest.iter().position(|&byte| byte == 0).unwrap_or(rest.len()));
-            partition.extend_from_slice(plain);
-            match zero {
+            rest = match rest {
                 [0, 0xff, after @ ..] => {
                     partition.push(0);
-                    rest = after;
+                    after
                 }
-                key => return Columns { partition, key: key.to_vec() },
-            }
+                [] | [0, ..] => return Columns { partition, key: rest.to_vec() },
+                [byte, after @ ..] => {
+                    partition.push(*byte);
+                    after
+                }
+            };
         }
     }
 
     /// The encoded key of two columns.
     pub(super) fn join(partition: &[u8], key: &[u8]) -> Vec<u8> {
         let mut encoded = Vec::with_capacity(partition.len() + key.len());
-        Columns::join_into(&mut encoded, partition, key);
-        encoded
-    }
-
-    /// Appends the encoded key of two columns.
-    pub(super) fn join_into(encoded: &mut Vec<u8>, partition: &[u8], key: &[u8]) {
-        let mut parts = partition.split(|&byte| byte == 0);
-        encoded.extend_from_slice(parts.next().unwrap_or_default());
-        for part in parts {
-            encoded.extend_from_slice(&[0, 0xff]);
-            encoded.extend_from_slice(part);
+        for &byte in partition {
+            encoded.push(byte);
+            if byte == 0 {
+                encoded.push(0xff);
+            }
         }
         encoded.extend_from_slice(key);
+        encoded
     }
 }
 

@@ -4,7 +4,7 @@
 //! known without reading what is stored aside.
 
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{Row as _, ValueRef as _};
+use sqlx::{FromRow as _, Row as _};
 
 use super::error::PostgresError;
 use super::key::Columns;
@@ -255,22 +255,6 @@ impl Bounds {
     }
 }
 
-/// The bytes of a field as they came, of which the statement says the type. A page has thousands of rows: asking sqlx for each
-/// field's type again costs as much as everything else that is done with them.
-fn bytes(row: &PgRow, column: usize) -> Result<Option<&[u8]>, PostgresError> {
-    let value = row.try_get_raw(column)?;
-    if value.is_null() {
-        return Ok(None);
-    }
-    value.as_bytes().map(Some).map_err(|error| PostgresError::Nonsense { detail: error.to_string() })
-}
-
-fn integer(row: &PgRow, column: usize) -> Result<Option<i64>, PostgresError> {
-    let Some(bytes) = bytes(row, column)? else { return Ok(None) };
-    let bytes = bytes.try_into().map_err(|_| PostgresError::Nonsense { detail: "no bigint".to_owned() })?;
-    Ok(Some(i64::from_be_bytes(bytes)))
-}
-
 struct VersionRow {
     encoded_key: Slice,
     version: Position,
@@ -287,27 +271,31 @@ impl VersionRow {
     }
 }
 
+impl sqlx::FromRow<'_, PgRow> for VersionRow {
+    fn from_row(row: &PgRow) -> Result<VersionRow, sqlx::Error> {
+        let (partition, key): (&[u8], &[u8]) = (row.try_get(1)?, row.try_get(2)?);
+        let until: Option<i64> = if row.len() > 5 { Some(row.try_get(5)?) } else { None };
+        let position = |number| position(number).map_err(|error| sqlx::Error::Decode(Box::new(error)));
+        Ok(VersionRow {
+            encoded_key: Columns::join(partition, key).into(),
+            version: position(row.try_get(3)?)?,
+            value: row.try_get::<&[u8], _>(4)?.into(),
+            until: until.filter(|&until| until != i64::MAX).map(position).transpose()?,
+            key_bytes: partition.len() + key.len(),
+        })
+    }
+}
+
 /// The rows that are entries, in order, and how far the page reaches if `live` goes on. A base without any gives a row
 /// that is neither.
 fn entries(rows: &[PgRow]) -> Result<(Vec<VersionRow>, Option<Slice>), PostgresError> {
-    let (mut found, mut reach, mut encoded) = (Vec::with_capacity(rows.len()), None, Vec::new());
+    let (mut found, mut reach) = (Vec::with_capacity(rows.len()), None);
     for row in rows {
-        let (Some(partition), Some(key)) = (bytes(row, 1)?, bytes(row, 2)?) else { continue };
-        encoded.clear();
-        Columns::join_into(&mut encoded, partition, key);
-        let (encoded_key, key_bytes) = (Slice::from(&encoded[..]), partition.len() + key.len());
-        let Some(version) = integer(row, 3)? else {
-            reach = Some(encoded_key);
-            continue;
-        };
-        let until = if row.len() > 5 { integer(row, 5)?.filter(|&until| until != i64::MAX) } else { None };
-        found.push(VersionRow {
-            encoded_key,
-            version: position(version)?,
-            value: bytes(row, 4)?.unwrap_or_default().into(),
-            until: until.map(position).transpose()?,
-            key_bytes,
-        });
+        if row.try_get::<Option<i64>, _>(3)?.is_some() {
+            found.push(VersionRow::from_row(row)?);
+        } else if let Some(partition) = row.try_get::<Option<&[u8]>, _>(1)? {
+            reach = Some(Columns::join(partition, row.try_get(2)?).into());
+        }
     }
     // As the server counted them: an order within a statement is no promise of its answer's.
     found.sort_by(|a, b| a.encoded_key.cmp(&b.encoded_key).then(b.version.cmp(&a.version)));

@@ -17,6 +17,7 @@ use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 /// A base in Postgres as it was when it was found. Writes are refused.
 pub(crate) struct PostgresReader {
+    settings: PostgresSettings,
     place: String,
     pool: Pool,
     base: Base,
@@ -41,7 +42,7 @@ impl PostgresReader {
             Ok(found)
         };
         let found = found.await.map_err(|error: PostgresError| error.at(&place))?;
-        Ok(found.map(|base| PostgresReader { place, pool, base }))
+        Ok(found.map(|base| PostgresReader { settings, place, pool, base }))
     }
 
     fn trusted(&self) -> Result<(), BackendError> {
@@ -120,7 +121,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::get(&mut pooled.connection, base, place, key);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
@@ -135,7 +136,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::page(&mut pooled.connection, base, place, (from, to), limit);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
@@ -158,7 +159,7 @@ impl Backend for PostgresReader {
             loop {
                 let mut pooled = self.pooled().await?;
                 let read = read::versions(&mut pooled.connection, base, history, (from, below), to, limit);
-                let saw = pooled.deadline.within(read).await;
+                let saw = within(self.settings.timeout, read).await;
                 if let Some(found) = self.judge(&mut lost, pooled, saw)? {
                     return Ok(found);
                 }
