@@ -27,6 +27,8 @@ pub use error::BackendError;
 pub use memory::MemoryBackend;
 pub use observed::Observed;
 #[cfg(feature = "postgres")]
+pub(crate) use postgres::PostgresReader;
+#[cfg(feature = "postgres")]
 pub use postgres::{PostgresBackend, PostgresSettings};
 #[cfg(feature = "sled")]
 pub use sled::{SledBackend, SledSettings};

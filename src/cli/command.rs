@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::diagnostics::BaseAt;
 use crate::store::{Builder, Store};
 use crate::types::{At, Error, ErrorKind, Result};
 
@@ -109,6 +110,11 @@ impl Shell {
             Some(base) => base.of(builder),
             None => builder,
         }
+    }
+
+    /// Where the store's checkpoints rest.
+    pub fn base_at(&self) -> BaseAt {
+        self.base.as_ref().map_or(BaseAt::Directory, |base| BaseAt::Postgres(base.settings().clone()))
     }
 
     /// Opens the store, does something with it, and closes it whatever came of that. A close that fails is noted: what was done is

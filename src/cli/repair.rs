@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::diagnostics::{RepairPlan, SalvageReport, salvage};
+use crate::diagnostics::{RepairOptions, RepairPlan, SalvageReport, salvage};
 use crate::env::Env;
 use crate::types::{ErrorKind, Position, Result};
 
 use super::command::Shell;
-use super::output::Ended;
+use super::output::{Ended, note};
 use super::progress::Progress;
 
 /// Prints what a repair would do, and does it with --yes
@@ -133,10 +133,16 @@ pub async fn run(args: RepairArgs, shell: &mut Shell) -> Result<Ended> {
     if let Some(to) = &args.salvage {
         return salvaged(&env, to, args.yes, shell);
     }
-    let plan = match &args.from {
-        Some(copy) => RepairPlan::with_copy(&env, &shell.dir, copy).await?,
-        None => RepairPlan::new(&env, &shell.dir).await?,
+    let options = RepairOptions { base: shell.base_at(), copy: args.from };
+    let mut bar: Option<Progress> = None;
+    let mut show = |done, total| {
+        bar.get_or_insert_with(|| Progress::new("rebuilding the views", "transactions", Some(total))).reach(done);
     };
+    let plan = RepairPlan::with_options(&env, &shell.dir, options, &mut show).await?;
+    drop(bar);
+    if let Some(error) = plan.not_compared() {
+        note(format_args!("the base was not compared with the log: {error}"));
+    }
     let (steps, damaged) = (plan.steps(), !plan.damage().is_empty());
     let done = args.yes && plan.applicable();
     if done {

@@ -8,8 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::diagnostics::{
-    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyProblem, VerifyReport, archive_notes, verify,
-    verify_archive, verify_dump_signed, verify_signed,
+    CheckedHead, HeadFault, PublicKey, SignedHead, Stage, VerifyOptions, VerifyProblem, VerifyReport, archive_notes,
+    verify_archive, verify_dump_signed, verify_with,
 };
 use crate::dump::{DumpError, DumpReader, verify as verify_dump};
 use crate::env::Env;
@@ -152,16 +152,11 @@ pub async fn run(args: VerifyArgs, shell: &mut Shell) -> Result<Ended> {
             progress.reach(done);
         }
     };
-    let report = match &signed {
-        Some((key, heads)) => verify_signed(&Env::os(), &shell.dir, heads, key, &mut show).await,
-        None => verify(&Env::os(), &shell.dir, &mut show).await,
-    };
+    let signed = signed.as_ref().map(|(key, heads)| (&heads[..], key));
+    let options = VerifyOptions { base: shell.base_at(), signed };
+    let report = verify_with(&Env::os(), &shell.dir, options, &mut show).await;
     drop(bar);
     let mut report = report?;
-    // Only the embedded base is compared with the log.
-    if shell.base.is_some() && !report.skipped.contains(&"views") {
-        report.skipped.push("views");
-    }
     if let Some(archive) = &args.archive {
         report.problems.extend(verify_archive(&Env::os(), &shell.dir, archive)?);
         report.notes.extend(archive_notes(&Env::os(), &shell.dir, archive)?);

@@ -1,9 +1,11 @@
-//! The base beside the log: whether it can be trusted (law 8), without opening the store.
+//! The base beside the log: where it is, and whether it can be trusted (law 8), without opening the store.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backends::{Backend, BackendError};
+#[cfg(feature = "postgres")]
+use crate::backends::{PostgresBackend, PostgresReader, PostgresSettings};
 use crate::env::Env;
 use crate::log::{DirLock, LogError};
 use crate::store::{BASE_DIR, LOCK_FILE, LOG_DIR, Settings, base_in};
@@ -11,6 +13,29 @@ use crate::types::{Hash, LogId, Position, Result, Stamp};
 
 /// Entries read at a time.
 pub(super) const PAGE_ENTRIES: usize = 512;
+
+/// Where the base of a store rests: the files of a store do not say.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum BaseAt {
+    /// In the store's directory.
+    #[default]
+    Directory,
+    /// In Postgres, named by the id of the store's log. A role that may only read will do, but for dropping the base.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresSettings),
+}
+
+impl BaseAt {
+    /// The directory, or the server, database and schema, as problems name it.
+    pub(super) fn place(&self, dir: &Path) -> PathBuf {
+        match self {
+            BaseAt::Directory => dir.join(BASE_DIR),
+            #[cfg(feature = "postgres")]
+            BaseAt::Postgres(settings) => settings.place().into(),
+        }
+    }
+}
 
 /// What is wrong with a base. It is a cache: dropping it loses nothing that the log holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +62,35 @@ pub(super) fn lock(env: &Env, dir: &Path) -> Result<DirLock, LogError> {
     }
 }
 
-/// The embedded base of a store whose lock is held; `None` when it has none.
-pub(super) fn open(env: &Env, dir: &Path) -> Result<Option<Arc<dyn Backend>>> {
+/// The base of a store whose lock is held, to be looked at; `None` when it has none.
+pub(super) async fn open(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> Result<Option<Arc<dyn Backend>>> {
+    match at {
+        BaseAt::Directory => embedded(env, dir),
+        #[cfg(feature = "postgres")]
+        BaseAt::Postgres(settings) => {
+            let reader = PostgresReader::connect(settings.clone(), &log_id.to_string()).await?;
+            Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn Backend>))
+        }
+    }
+}
+
+/// Drops what a base holds, for the next open to fill it again. Nobody looks at it any more.
+pub(super) async fn clear(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> Result<()> {
+    let base = match at {
+        BaseAt::Directory => embedded(env, dir)?,
+        #[cfg(feature = "postgres")]
+        BaseAt::Postgres(settings) => {
+            let base = PostgresBackend::connect(settings.clone(), &log_id.to_string()).await?;
+            Some(Arc::new(base) as Arc<dyn Backend>)
+        }
+    };
+    match base {
+        Some(base) => Ok(base.clear().await?),
+        None => Ok(()),
+    }
+}
+
+fn embedded(env: &Env, dir: &Path) -> Result<Option<Arc<dyn Backend>>> {
     let dir = dir.join(BASE_DIR);
     let exists = env.fs.exists(&dir);
     let exists = exists.map_err(|source| LogError::Io { action: "look for the base", path: dir.clone(), source })?;

@@ -19,9 +19,12 @@ mod tests;
 mod verify;
 mod views;
 
+pub use base::BaseAt;
 pub use heads::{CheckedHead, HeadFault, verify_dump_signed};
-pub use repair::RepairPlan;
+pub use repair::{RepairOptions, RepairPlan};
 pub use salvage::{KeptRange, LostRange, SalvageReport, salvage};
 pub use signed::{PublicKey, SignedHead, SigningKey, sign_head};
 pub use stats::FileStats;
-pub use verify::{Stage, VerifyProblem, VerifyReport, archive_notes, verify, verify_archive, verify_signed};
+pub use verify::{
+    Stage, VerifyOptions, VerifyProblem, VerifyReport, archive_notes, verify, verify_archive, verify_with,
+};

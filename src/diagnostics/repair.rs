@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::base::{self, BaseFault};
-use super::copies;
+use super::base::{self, BaseAt, BaseFault};
 use super::snapshots::SnapshotRepair;
+use super::{copies, views};
 use crate::backends::Backend;
 use crate::env::Env;
 use crate::event::{Event, Transaction};
@@ -17,22 +17,41 @@ use crate::log::{
     self, DirLock, FileLog, Frame, FrameRepair, FrameSource, LogCopy, LogError, LogFiles, LogSettings, Plan, Problem,
     Proof,
 };
-use crate::store::{BASE_DIR, LOG_DIR};
-use crate::types::{Position, Result, Stamp};
+use crate::store::LOG_DIR;
+use crate::types::{Error, ErrorKind, LogId, Position, Result, Stamp};
 
 /// What a repair would do. Holds the store's lock, so that the plan stays true until it is applied or dropped.
 #[derive(Debug)]
 pub struct RepairPlan {
     env: Env,
-    log_dir: PathBuf,
+    dir: PathBuf,
     work: Work,
     /// Before anything else: without the snapshot of the floor there is no log.
     snapshots: SnapshotRepair,
-    base_dir: PathBuf,
-    base: Option<Arc<dyn Backend>>,
-    fault: Option<BaseFault>,
-    // Let go of after the base, which belongs to who has the lock.
+    log_id: LogId,
+    base_at: BaseAt,
+    base: Looked,
     lock: DirLock,
+}
+
+/// What the plan says besides the log's directory.
+#[derive(Clone, Debug, Default)]
+pub struct RepairOptions {
+    /// Where the base rests. Dropping one in Postgres takes a role that may write there.
+    pub base: BaseAt,
+    /// Another copy of the store to take damaged frames from: a store's directory or a copy of one, its `log` directory, a directory of
+    /// archived segments, or a dump. Of a damaged snapshot a copy is one whose SHA-256 is that in the manifest; a dump with the state of the
+    /// same position gives it too.
+    pub copy: Option<PathBuf>,
+}
+
+/// What a look at the base gave.
+#[derive(Debug, Default)]
+struct Looked {
+    /// Why it has to go.
+    fault: Option<BaseFault>,
+    /// Why its entries were not compared with the log.
+    not_compared: Option<Error>,
 }
 
 /// What there is to do.
@@ -45,17 +64,37 @@ enum Work {
 }
 
 impl RepairPlan {
-    /// Looks at everything, and changes nothing. Reads the whole base and what recovery reads of the log; damage in sealed segments
-    /// is found by [`super::verify()`].
+    /// Looks at everything, and changes nothing but a scratch directory `verify.tmp`. Reads the whole base, compares it with views rebuilt from
+    /// the log, and reads what recovery reads of the log; damage in sealed segments is found by [`super::verify()`].
     ///
     /// # Errors
     /// `not_found` without a store; `unavailable` when a process has it open, for a newer format, and where
     /// the disk fails; `corrupt` when no manifest is left to plan from.
     pub async fn new(env: &Env, dir: &Path) -> Result<RepairPlan> {
+        RepairPlan::with_options(env, dir, RepairOptions::default(), &mut |_, _| {}).await
+    }
+
+    /// The same with more said of the store. With a copy at hand reads the whole log, and of the copy what is damaged here; a store whose log is
+    /// not damaged is planned for as without one. `progress` is called with the transactions that the views were rebuilt from, and all there are.
+    ///
+    /// # Errors
+    /// As [`RepairPlan::new`], for the copy and the server of the base too; `corrupt` when both manifest slots are gone and the copy does not prove
+    /// what they said.
+    pub async fn with_options(
+        env: &Env,
+        dir: &Path,
+        options: RepairOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<RepairPlan> {
         let lock = base::lock(env, dir)?;
-        let log = log::plan(env, &dir.join(LOG_DIR), None)?;
-        let base = base::open(env, dir)?;
-        RepairPlan::recover(env, dir, lock, log, SnapshotRepair::default(), base).await
+        let RepairOptions { base, copy } = options;
+        match copy {
+            None => {
+                let log = log::plan(env, &dir.join(LOG_DIR), None)?;
+                RepairPlan::recover(env, dir, lock, log, SnapshotRepair::default(), base, progress).await
+            }
+            Some(copy) => RepairPlan::replace(env, dir, lock, &copy, base, progress).await,
+        }
     }
 
     async fn recover(
@@ -64,34 +103,33 @@ impl RepairPlan {
         lock: DirLock,
         log: Plan,
         snapshots: SnapshotRepair,
-        base: Option<Arc<dyn Backend>>,
+        base_at: BaseAt,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<RepairPlan> {
-        let log_dir = dir.join(LOG_DIR);
-        let fault = match &base {
-            Some(base) => fault(env, &log_dir, &log, base.as_ref()).await?,
-            None => None,
+        let log_id = log.log_id();
+        let base = match base::open(env, dir, &base_at, log_id).await? {
+            Some(base) => look(env, dir, &log, &base, progress).await?,
+            None => Looked::default(),
         };
         let work = Work::Recover(Box::new(log));
-        Ok(RepairPlan { env: env.clone(), log_dir, work, snapshots, base_dir: dir.join(BASE_DIR), base, fault, lock })
+        Ok(RepairPlan { env: env.clone(), dir: dir.to_owned(), work, snapshots, log_id, base_at, base, lock })
     }
 
-    /// The same with another copy of the store at hand: a store's directory or a copy of one, its `log` directory, a directory of
-    /// archived segments, or a dump. Reads the whole log and its snapshots, and of the copy what is damaged here. Of a damaged snapshot a copy is
-    /// one whose SHA-256 is that in the manifest; a dump with the state of the same position gives it too. A store that is not damaged is planned for as
-    /// [`RepairPlan::new`] does.
-    ///
-    /// # Errors
-    /// As [`RepairPlan::new`], for the copy too; `corrupt` when both manifest slots are gone and the copy does not prove what they said.
-    pub async fn with_copy(env: &Env, dir: &Path, copy: &Path) -> Result<RepairPlan> {
-        let lock = base::lock(env, dir)?;
+    async fn replace(
+        env: &Env,
+        dir: &Path,
+        lock: DirLock,
+        copy: &Path,
+        base_at: BaseAt,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<RepairPlan> {
         let log_dir = dir.join(LOG_DIR);
-        let base = base::open(env, dir)?;
+        let log_id = LogCopy::open(env, &log_dir, None)?.log_id();
         // A base that cannot be read demands nothing.
-        let stamp = match &base {
+        let stamp = match base::open(env, dir, &base_at, log_id).await? {
             Some(base) => base::stamp(base.as_ref()).await?.ok().flatten(),
             None => None,
         };
-        let log_id = LogCopy::open(env, &log_dir, None)?.log_id();
         let unlisted = matches!(log::plan(env, &log_dir, None), Err(LogError::Corrupt { .. }));
         let snapshots = SnapshotRepair::look(env, &log_dir, copy)?;
         let mut source = match copies::open(env, &log_dir, copy, log_id, unlisted) {
@@ -99,7 +137,7 @@ impl RepairPlan {
             // A copy of the snapshot alone.
             Err(_) if snapshots.takes() => {
                 let log = log::plan(env, &log_dir, None)?;
-                return RepairPlan::recover(env, dir, lock, log, snapshots, base).await;
+                return RepairPlan::recover(env, dir, lock, log, snapshots, base_at, progress).await;
             }
             Err(error) => return Err(error),
         };
@@ -107,11 +145,11 @@ impl RepairPlan {
         let frames = prove(env, &log_dir, stamp.as_ref(), source.as_mut())?;
         if frames.steps().is_empty() && frames.left().iter().all(|problem| snapshots.concerns(problem)) {
             let log = log::plan(env, &log_dir, None)?;
-            return RepairPlan::recover(env, dir, lock, log, snapshots, base).await;
+            return RepairPlan::recover(env, dir, lock, log, snapshots, base_at, progress).await;
         }
         let work = Work::Replace(Box::new(frames), source);
-        let base_dir = dir.join(BASE_DIR);
-        Ok(RepairPlan { env: env.clone(), log_dir, work, snapshots, base_dir, base, fault: None, lock })
+        let base = Looked::default();
+        Ok(RepairPlan { env: env.clone(), dir: dir.to_owned(), work, snapshots, log_id, base_at, base, lock })
     }
 
     /// The steps, one a line; empty when nothing needs to be done.
@@ -136,12 +174,19 @@ impl RepairPlan {
             steps.append(&mut left);
             return steps;
         }
-        if let Some(fault) = &self.fault {
-            let dir = self.base_dir.display();
-            steps.push(format!("drop the base in {dir}, which the next open rebuilds from the log: {}", fault.detail));
+        if let Some(fault) = &self.base.fault {
+            let place = self.base_at.place(&self.dir);
+            let (place, detail) = (place.display(), &fault.detail);
+            steps.push(format!("drop the base in {place}, which the next open rebuilds from the log: {detail}"));
         }
         steps.extend(log.steps());
         steps
+    }
+
+    /// Why the entries of the base were not compared with the log, unless they were or there was nothing to compare: the log cannot be
+    /// read to the base's stamp, it holds what this version does not know, or there is no room for views made anew.
+    pub fn not_compared(&self) -> Option<&Error> {
+        self.base.not_compared.as_ref()
     }
 
     /// Damage that cannot be repaired: from the store alone, or from the copy given.
@@ -173,12 +218,12 @@ impl RepairPlan {
             return Err(error.into());
         }
         let stays = !self.damage().is_empty();
-        let RepairPlan { env, log_dir, work, snapshots, base, fault, lock, .. } = self;
+        let RepairPlan { env, dir, work, snapshots, log_id, base_at, base, lock } = self;
+        let log_dir = dir.join(LOG_DIR);
         snapshots.apply(&env, &log_dir)?;
-        if let (Some(base), Some(_), false) = (&base, &fault, stays) {
-            base.clear().await?;
+        if base.fault.is_some() && !stays {
+            base::clear(&env, &dir, &base_at, log_id).await?;
         }
-        drop(base);
         let log = match work {
             Work::Recover(_) if stays => return Ok(()),
             Work::Recover(log) if !snapshots.takes() => *log,
@@ -230,29 +275,63 @@ fn note_redacted(frame: &Frame, redacted: &mut BTreeSet<Position>) {
     }
 }
 
-/// Why the base has to go.
-async fn fault(env: &Env, log_dir: &Path, log: &Plan, base: &dyn Backend) -> Result<Option<BaseFault>> {
+/// Whether the base has to go.
+async fn look(
+    env: &Env,
+    dir: &Path,
+    log: &Plan,
+    base: &Arc<dyn Backend>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Looked> {
+    let (fault, sound) = fault(env, &dir.join(LOG_DIR), log, base.as_ref()).await?;
+    let mut looked = Looked { fault, not_compared: None };
+    let Some(stamp) = sound else { return Ok(looked) };
+    let files = LogFiles::open(env, &dir.join(LOG_DIR))?;
+    // A base from below the floor is dropped by every open.
+    if stamp.position < files.floor().position {
+        return Ok(looked);
+    }
+    match views::compare(env, dir, &files, base, &stamp, progress).await {
+        Ok(compared) => looked.fault = compared.fault(),
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unavailable | ErrorKind::NotFound) => {
+            looked.not_compared = Some(error);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(looked)
+}
+
+/// Why the base has to go, as far as it tells itself; else its stamp, where the log could be compared with it.
+async fn fault(
+    env: &Env,
+    log_dir: &Path,
+    log: &Plan,
+    base: &dyn Backend,
+) -> Result<(Option<BaseFault>, Option<Stamp>)> {
     let stamp = match base::stamp(base).await? {
         Ok(Some(stamp)) => stamp,
-        Ok(None) => return Ok(None),
-        Err(fault) => return Ok(Some(fault)),
+        Ok(None) => return Ok((None, None)),
+        Err(fault) => return Ok((Some(fault), None)),
     };
     let fault = base::judge(&stamp, log.log_id(), log.head().position, None);
     // What a damaged log lacks is not the base's fault.
     if fault.as_ref().is_some_and(|fault| fault.missing.is_some()) && !log.problems().is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
     if fault.is_some() {
-        return Ok(fault);
+        return Ok((fault, None));
     }
+    let mut sound = None;
     if log.problems().is_empty() && stamp.position <= log.promised() && stamp.position > Position::ZERO {
         let chain = LogFiles::open(env, log_dir)?.head_at(stamp.position);
         // What was trimmed or is damaged inside a sealed segment proves nothing against the base.
         if let Ok(head) = chain
             && let fault @ Some(_) = base::judge(&stamp, log.log_id(), head.position, Some(head.chain))
         {
-            return Ok(fault);
+            return Ok((fault, None));
         }
+        sound = Some(stamp.clone());
     }
-    base::read_all(base, stamp.position).await
+    let fault = base::read_all(base, stamp.position).await?;
+    Ok((fault.clone(), sound.filter(|_| fault.is_none())))
 }

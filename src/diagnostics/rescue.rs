@@ -13,6 +13,14 @@ use crate::log::{Check, Draft, FileLog, Frame, Log, LogFiles, LogSettings, Snaps
 use crate::store::{Context, LOG_DIR, Store, TrimOptions};
 use crate::types::{Digest, ErrorKind, Hash, Position, Salt, Timestamp};
 
+fn from(copy: &Path) -> RepairOptions {
+    RepairOptions { copy: Some(copy.to_owned()), ..RepairOptions::default() }
+}
+
+fn signed_by<'a>(signed: &'a [SignedHead], key: &'a PublicKey) -> VerifyOptions<'a> {
+    VerifyOptions { signed: Some((signed, key)), ..VerifyOptions::default() }
+}
+
 impl World {
     fn copied(&self) -> PathBuf {
         let copy = self.dir.with_file_name("copy");
@@ -21,7 +29,7 @@ impl World {
     }
 
     async fn repair(&self, copy: &Path) -> RepairPlan {
-        RepairPlan::with_copy(&self.env, &self.dir, copy).await.unwrap()
+        RepairPlan::with_options(&self.env, &self.dir, from(copy), &mut |_, _| {}).await.unwrap()
     }
 
     fn frames(&self, dir: &Path) -> Vec<Frame> {
@@ -227,7 +235,7 @@ async fn a_copy_that_does_not_prove_a_snapshot_is_not_taken() {
         assert_eq!(plan.apply().await.unwrap_err().kind(), ErrorKind::Corrupt);
         assert!(fs::read(&path).unwrap() == before);
     }
-    let refused = RepairPlan::with_copy(&world.env, &world.dir, &other.dir).await.unwrap_err();
+    let refused = RepairPlan::with_options(&world.env, &world.dir, from(&other.dir), &mut |_, _| {}).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotFound, "{refused}");
 }
 
@@ -240,7 +248,7 @@ async fn no_copy_and_a_copy_of_another_log_are_named() {
         (other.dir.clone(), ErrorKind::NotFound),
         (world.dir.join("LOCK"), ErrorKind::Invalid),
     ] {
-        let refused = RepairPlan::with_copy(&world.env, &world.dir, &copy).await.unwrap_err();
+        let refused = RepairPlan::with_options(&world.env, &world.dir, from(&copy), &mut |_, _| {}).await.unwrap_err();
         assert_eq!(refused.kind(), kind, "{}: {refused}", copy.display());
     }
     assert!(world.verify().await.ok());
@@ -274,7 +282,7 @@ async fn both_manifest_slots_come_back_from_a_whole_copy() {
     fs::write(world.log_dir().join("manifest.1"), b"").unwrap();
     flip(world.log_dir().join("0000000000000001.seg").as_path(), 20_000);
     // Its end cannot be found behind damage.
-    let error = RepairPlan::with_copy(&world.env, &world.dir, &copy).await.unwrap_err();
+    let error = RepairPlan::with_options(&world.env, &world.dir, from(&copy), &mut |_, _| {}).await.unwrap_err();
     assert!(error.to_string().contains("does not lead to its successor"), "{error}");
     flip(world.log_dir().join("0000000000000001.seg").as_path(), 20_000);
     let plan = world.repair(&copy).await;
@@ -463,7 +471,7 @@ async fn signed_heads_prove_the_history_and_name_what_differs() {
     let (key, public) = (SigningKey::from_pem(KEY).unwrap(), PublicKey::from_pem(PUBLIC).unwrap());
     let sign = |at| sign_head(&world.env, &world.dir, at, &key).unwrap();
     let check = async |signed: &[SignedHead]| {
-        let report = verify_signed(&world.env, &world.dir, signed, &public, &mut |_, _, _| {}).await.unwrap();
+        let report = verify_with(&world.env, &world.dir, signed_by(signed, &public), &mut |_, _, _| {}).await.unwrap();
         let faults: Vec<_> = report.signed.iter().map(|checked| checked.fault).collect();
         let problems = report.problems.iter().filter(|problem| problem.kind == "signature").count();
         assert_eq!(problems, faults.iter().flatten().count());
@@ -519,7 +527,8 @@ async fn a_head_below_the_floor_cannot_be_proven_any_more() {
     log.close().unwrap();
     drop(log);
     let at_floor = sign_head(&world.env, &world.dir, Some(floor), &key).unwrap();
-    let report = verify_signed(&world.env, &world.dir, &[early, at_floor], &public, &mut |_, _, _| {}).await.unwrap();
+    let report =
+        verify_with(&world.env, &world.dir, signed_by(&[early, at_floor], &public), &mut |_, _, _| {}).await.unwrap();
     let faults: Vec<_> = report.signed.iter().map(|checked| checked.fault).collect();
     assert_eq!(faults, [Some(HeadFault::BelowFloor), None]);
     let refused = sign_head(&world.env, &world.dir, Some(Position(7)), &key).unwrap_err();

@@ -92,7 +92,7 @@ impl SignedHead {
     }
 
     /// Whether the key made this signature over log, position and chain hash. That a log holds them is another question:
-    /// [`super::verify_signed()`].
+    /// [`super::verify_with()`].
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         let signature = Signature::from_bytes(&self.signature);
         self.public_key == *key.0.as_bytes()

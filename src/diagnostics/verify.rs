@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::base;
+use super::base::{self, BaseAt};
 use super::heads::{CheckedHead, Heads};
 use super::signed::{PublicKey, SignedHead};
 use super::views;
@@ -12,7 +12,7 @@ use crate::dump::SnapshotReader;
 use crate::env::Env;
 use crate::event::{Event, Transaction};
 use crate::log::{self, Frame, Head, LogError, LogFiles, Problem, SegmentEntry, SegmentId, Snapshot, Verification};
-use crate::store::{BASE_DIR, LOG_DIR, owed_in};
+use crate::store::{LOG_DIR, owed_in};
 use crate::types::{ErrorKind, Hash, LogId, Position, Result, Stamp};
 
 /// Problems of one kind that are named at most.
@@ -53,7 +53,7 @@ pub struct VerifyProblem {
     /// `unsupported` (an event that this version must know and does not), `base` (the checkpoint cannot be trusted),
     /// `views` (an entry of the base is not what the log gives), or `signature` (a signed head is not proven).
     pub kind: &'static str,
-    /// The file or directory concerned.
+    /// The file or directory concerned; of a base in Postgres, server, database and schema.
     pub file: PathBuf,
     /// Where in the file, in bytes, where that is known.
     pub offset: Option<u64>,
@@ -131,29 +131,27 @@ pub fn archive_notes(env: &Env, dir: &Path, archive: &Path) -> Result<Vec<String
 /// Damage is in the report. `not_found` without a store, `unavailable` for a newer format and where the disk
 /// fails.
 pub async fn verify(env: &Env, dir: &Path, progress: &mut dyn FnMut(Stage, u64, u64)) -> Result<VerifyReport> {
-    verify_with(env, dir, &[], None, progress).await
+    verify_with(env, dir, VerifyOptions::default(), progress).await
 }
 
-/// As [`verify()`], and proves that the history up to each signed head is the one that was signed with `key`: the whole chain below is
-/// computed anew. What is not proven is a problem of kind `signature`.
+/// What else there is to verify of a store.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyOptions<'a> {
+    /// Where its base rests.
+    pub base: BaseAt,
+    /// Proves that the history up to each of these heads is the one that was signed with the key: the whole chain below is
+    /// computed anew. What is not proven is a problem of kind `signature`.
+    pub signed: Option<(&'a [SignedHead], &'a PublicKey)>,
+}
+
+/// As [`verify()`], with more said of the store. A base in Postgres is read a page at a time, by any role that may read it.
 ///
 /// # Errors
-/// As [`verify()`].
-pub async fn verify_signed(
+/// As [`verify()`]; `unavailable` for a server that is not there or refuses, and for a base that somebody writes meanwhile.
+pub async fn verify_with(
     env: &Env,
     dir: &Path,
-    signed: &[SignedHead],
-    key: &PublicKey,
-    progress: &mut dyn FnMut(Stage, u64, u64),
-) -> Result<VerifyReport> {
-    verify_with(env, dir, signed, Some(key), progress).await
-}
-
-async fn verify_with(
-    env: &Env,
-    dir: &Path,
-    signed: &[SignedHead],
-    key: Option<&PublicKey>,
+    options: VerifyOptions<'_>,
     progress: &mut dyn FnMut(Stage, u64, u64),
 ) -> Result<VerifyReport> {
     let lock = match base::lock(env, dir) {
@@ -162,14 +160,18 @@ async fn verify_with(
         // Held, or not to be had here (a read-only disk): the log can be read all the same.
         Err(_) => None,
     };
-    let base = if lock.is_some() { base::open(env, dir)? } else { None };
+    let log_dir = dir.join(LOG_DIR);
+    let base = match (&lock, LogFiles::identify(env, &log_dir)) {
+        (Some(_), Ok(log_id)) => base::open(env, dir, &options.base, log_id).await?,
+        // Without the manifest nothing can be compared: it is among the problems.
+        (None, _) | (_, Err(_)) => None,
+    };
     let stamp = match &base {
         Some(base) => base::stamp(base.as_ref()).await?,
         None => Ok(None),
     };
-    let log_dir = dir.join(LOG_DIR);
     let mut events: Events<'_> = Events { stamp: stamp.as_ref().ok().cloned().flatten(), ..Events::default() };
-    if let Some(key) = key {
+    if let Some((signed, key)) = options.signed {
         events.heads = Heads::new(signed, key);
     }
     let verified = log::verify(env, &log_dir, None, &mut |frame| events.check(frame), &mut |done, total| {
@@ -228,37 +230,36 @@ async fn verify_with(
     if done < redaction {
         report.notes.push(format!("a redaction is not finished, redaction=`{redaction}`; the next open does it"));
     }
+    let place = options.base.place(dir);
     let outdated = |stamp: &Stamp| stamp.position < floor.position || stamp.redaction < redaction;
     if let (Some(_), Ok(Some(stamp))) = (&base, &stamp)
         && stamp.redaction < redaction
     {
         report.notes.push(format!(
             "{}: not compared with the log, since it is to be made anew after a redaction, redaction=`{redaction}` base_redaction=`{}`; the next open does it",
-            dir.join(BASE_DIR).display(),
+            place.display(),
             stamp.redaction
         ));
     }
     match (&base, stamp, unsound) {
         (_, _, Some(fault)) => report.problems.push(VerifyProblem {
-            file: dir.join(BASE_DIR),
+            file: place,
             positions: fault.missing,
             ..VerifyProblem::new("base", fault.detail)
         }),
         (Some(base), Ok(Some(stamp)), None) if intact && !outdated(&stamp) => {
             let mut progress = |done, total| progress(Stage::Views, done, total);
             let compared = views::compare(env, dir, &files?, base, &stamp, &mut progress).await?;
-            report.problems.extend(compared.problems);
+            let placed = |problem| VerifyProblem { file: place.clone(), ..problem };
+            report.problems.extend(compared.problems.into_iter().map(placed));
             report.skipped.extend(compared.without_indexes.then_some("indexes"));
         }
         (Some(base), Ok(Some(stamp)), None) => {
             report.skipped.push("views");
             let damaged = base::read_all(base.as_ref(), stamp.position).await?;
-            report.problems.extend(
-                damaged.map(|fault| VerifyProblem {
-                    file: dir.join(BASE_DIR),
-                    ..VerifyProblem::new("base", fault.detail)
-                }),
-            );
+            report
+                .problems
+                .extend(damaged.map(|fault| VerifyProblem { file: place, ..VerifyProblem::new("base", fault.detail) }));
         }
         // A store without a checkpoint has no views but those made anew at each open.
         (_, _, None) if lock.is_some() => {}

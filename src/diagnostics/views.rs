@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::base::{PAGE_ENTRIES, fault};
+use super::base::{BaseFault, PAGE_ENTRIES, fault};
 use super::verify::VerifyProblem;
 use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
-use crate::projection::{IndexSet, Pins, Scanner, Timeline, Timelines, View};
-use crate::store::{BASE_DIR, base_in, rebuild, seed};
-use crate::types::{Entry, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
+use crate::projection::{IndexSet, Pins, REDACTIONS, Scanner, Timeline, Timelines, View};
+use crate::store::{base_in, rebuild, seed};
+use crate::types::{Entry, Key, KeyRange, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -25,6 +25,7 @@ const DIFFERENCES_MAX: usize = 100;
 /// What a comparison found.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
+    /// Without the place of the base.
     pub problems: Vec<VerifyProblem>,
     /// Whether entries of indexes were left out, because the base has other ones than this version.
     pub without_indexes: bool,
@@ -43,11 +44,18 @@ pub(super) async fn compare(
     remove(env, &scratch)?;
     let compared = compare_over(env, &scratch, files, base, stamp, progress).await;
     remove(env, &scratch)?;
-    let mut comparison = compared?;
-    for problem in &mut comparison.problems {
-        problem.file = dir.join(BASE_DIR);
+    compared
+}
+
+impl Comparison {
+    /// What differs, as a reason to drop the base.
+    pub fn fault(&self) -> Option<BaseFault> {
+        let first = self.problems.first()?;
+        Some(BaseFault::new(match self.problems.len() {
+            1 => first.detail.clone(),
+            many => format!("{}; and {} more like this", first.detail, many - 1),
+        }))
     }
-    Ok(comparison)
 }
 
 async fn compare_over(
@@ -124,7 +132,9 @@ async fn compare_over(
         comparison.problems.push(VerifyProblem::new("views", detail));
     }
     // A base that cannot be read to its end has no history to compare, and one that is wrong now is rebuilt anyway.
-    if stamp.history.is_some_and(|begins| begins <= floor) && comparison.problems.is_empty() {
+    // Nor one that still has what a redaction takes out of the log, which the next open does away with.
+    let erases = last_redaction(&rebuilt).await? > stamp.redaction;
+    if stamp.history.is_some_and(|begins| begins <= floor) && comparison.problems.is_empty() && !erases {
         let view = Arc::new(View::new(base.clone(), stamp.position, Arc::new(Pins::default())));
         view.pins().publish(stamp.position);
         let from = if without_indexes { &[OWN_PARTITION_BYTE + 1][..] } else { &[] };
@@ -133,7 +143,21 @@ async fn compare_over(
     Ok(comparison)
 }
 
-/// When each key got a value or went, as the log gives it and as the base has it. Names the first difference.
+/// Where something was erased last.
+async fn last_redaction(rebuilt: &Arc<View>) -> Result<Position> {
+    let range = KeyRange::new(REDACTIONS, b"");
+    let mut scanner = Scanner::new(rebuilt.clone(), rebuilt.pins().pin(), range.prefix(), range.end(), 0);
+    let mut last = Position::ZERO;
+    loop {
+        let page = scanner.page().await?;
+        match page.iter().map(|entry| entry.version).max() {
+            Some(version) => last = last.max(version),
+            None => return Ok(last),
+        }
+    }
+}
+
+/// When each key got which value or went, as the log gives it and as the base has it. Names the first difference.
 async fn compare_histories(
     rebuilt: &Arc<View>,
     base: &Arc<View>,

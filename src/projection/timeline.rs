@@ -1,6 +1,6 @@
 //! [`Timelines`]: when each key of a range got a value or went, page by page.
 //!
-//! Joins the history that the base keeps with what the memtables hold above it. Values are left out: whoever wants one reads
+//! Joins the history that the base keeps with what the memtables hold above it. Of values there is a checksum: whoever wants one reads
 //! the view at the position. The outcome depends neither on checkpoints nor on what a base has not dropped yet.
 
 use std::collections::BTreeMap;
@@ -22,8 +22,9 @@ const PAGE_VERSIONS: usize = if cfg!(test) { 8 } else { 1024 };
 pub struct Timeline {
     /// The encoded key.
     pub key: Slice,
-    /// Ascending; `true` where it got a value, `false` where it went. The first may lie below the floor: what was there then.
-    pub changes: Vec<(Position, bool)>,
+    /// Ascending; the checksum (CRC-32) of the value where it got one, `None` where it went. The first may lie below the floor: what was
+    /// there then.
+    pub changes: Vec<(Position, Option<u32>)>,
 }
 
 /// The timelines of the keys with `from <= key < to` from a floor to a pinned position.
@@ -38,7 +39,7 @@ pub struct Timelines {
 }
 
 /// Of each key what happened at which position.
-type Found = BTreeMap<Slice, BTreeMap<Position, bool>>;
+type Found = BTreeMap<Slice, BTreeMap<Position, Option<u32>>>;
 
 impl Timelines {
     /// Keys and bounds are encoded, `to` empty is no end. Nothing below `floor` can be read; the pinned position is not below it.
@@ -101,7 +102,7 @@ impl Timelines {
             let last = page.versions.last().map(|version| version.encoded_key.clone());
             for version in page.versions {
                 let changes = found.entry(version.encoded_key).or_default();
-                changes.insert(version.version, version.value.is_some());
+                changes.insert(version.version, version.value.map(checksum));
             }
             match page.next {
                 None if to == self.to => return Ok(None),
@@ -120,22 +121,22 @@ impl Timelines {
     }
 
     /// What of a key's versions can be seen, range deletes of the memtables included.
-    fn timeline(&self, layers: &Layers, key: Slice, mut changes: BTreeMap<Position, bool>) -> Option<Timeline> {
+    fn timeline(&self, layers: &Layers, key: Slice, mut changes: BTreeMap<Position, Option<u32>>) -> Option<Timeline> {
         for position in
             layers.tables().iter().filter(|table| table.has_ranges()).flat_map(|table| table.all_covering(&key))
         {
             // What the same transaction wrote came after its range operations.
-            changes.entry(position).or_insert(false);
+            changes.entry(position).or_insert(None);
         }
-        let mut seen: Vec<(Position, bool)> = Vec::new();
-        for (position, lives) in changes.range(..=self.pin.position()) {
-            let lived = seen.last().is_some_and(|(_, lived)| *lived);
+        let mut seen: Vec<(Position, Option<u32>)> = Vec::new();
+        for (position, value) in changes.range(..=self.pin.position()) {
+            let lived = seen.last().is_some_and(|(_, value)| value.is_some());
             if *position <= self.floor {
                 seen.clear();
             }
             // A delete of what was not there is none.
-            if *lives || (lived && *position > self.floor) {
-                seen.push((*position, *lives));
+            if value.is_some() || (lived && *position > self.floor) {
+                seen.push((*position, *value));
             }
         }
         (!seen.is_empty()).then_some(Timeline { key, changes: seen })
@@ -150,7 +151,7 @@ fn fetch_table(table: &Memtable, from: &Slice, to: &[u8], found: &mut Found) -> 
         let (versions, rest) = table.versions(&next, below, to, PAGE_VERSIONS);
         let last = versions.last().map(|(key, ..)| key.clone());
         for (key, position, value) in versions {
-            found.entry(key).or_default().insert(position, value.is_some());
+            found.entry(key).or_default().insert(position, value.map(checksum));
         }
         match rest {
             None => return end,
@@ -163,4 +164,8 @@ fn fetch_table(table: &Memtable, from: &Slice, to: &[u8], found: &mut Found) -> 
             }
         }
     }
+}
+
+fn checksum(value: Slice) -> u32 {
+    crc32fast::hash(&value)
 }

@@ -117,7 +117,7 @@ impl Pages for VersionPages {
         if self.ready.is_empty() {
             for timeline in self.timelines.page().await? {
                 let changes = timeline.changes.into_iter();
-                self.ready.extend(changes.map(|(position, lives)| (timeline.key.clone(), position, lives)));
+                self.ready.extend(changes.map(|(position, value)| (timeline.key.clone(), position, value.is_some())));
             }
         }
         let changes: Vec<_> = self.ready.drain(..self.ready.len().min(PAGE_VERSIONS)).collect();

@@ -12,17 +12,19 @@ use tempfile::TempDir;
 pub struct Shell {
     dir: TempDir,
     store: String,
+    /// Where checkpoints rest, if not in the store's directory.
+    pub base: Option<String>,
 }
 
 impl Shell {
     /// A directory without a store.
     pub fn new() -> Shell {
-        Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned() }
+        Shell { dir: tempfile::tempdir().unwrap(), store: "store".to_owned(), base: None }
     }
 
     /// The same in this directory.
     pub fn within(dir: TempDir) -> Shell {
-        Shell { dir, store: "store".to_owned() }
+        Shell { dir, store: "store".to_owned(), base: None }
     }
 
     /// A path beside the store.
@@ -46,6 +48,9 @@ impl Shell {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lakelog"));
         command.args(args).env_remove("LAKELOG_LOG").env("LAKELOG_STORE", self.path(&self.store));
+        if let Some(base) = &self.base {
+            command.env("LAKELOG_BASE", base);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

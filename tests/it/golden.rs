@@ -1,6 +1,8 @@
-//! Files that an earlier version wrote, in `tests/fixtures/golden`: a store with its checkpoint, and dumps, with a description of what is in
-//! them; and in `trimmed` the same of one that begins at a snapshot and has lost values to redactions. Every later version has to read them as described. Until the first release they are renewed with the format, by
-//! `LAKELOG_REGENERATE=1 cargo test --all-features --test it -- golden::`.
+//! Files that an earlier version wrote, in `tests/fixtures/golden`: a store with its checkpoint, the same checkpoint as Postgres holds it, and
+//! dumps, with a description of what is in them; and in `trimmed` the same of one that begins at a snapshot and has lost values to redactions.
+//! Every later version has to read them as described. Until the first release they are renewed with the format, by
+//! `LAKELOG_REGENERATE=1 cargo test --all-features --test it -- golden::`; `LAKELOG_REGENERATE=postgres` renews the checkpoint in Postgres alone,
+//! from the store that is there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,12 +12,14 @@ use std::sync::OnceLock;
 use lakelog::dump::{DumpOptions, dump};
 use lakelog::log::LogFiles;
 use lakelog::{
-    Batch, Context, Digest, Env, ErrorKind, Position, Redact, RedactOptions, RequestId, Settings, Store, TrimOptions,
+    Batch, Context, Digest, Env, ErrorKind, Position, PostgresSettings, Redact, RedactOptions, RequestId, Settings,
+    Store, TrimOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::Shell;
+use crate::postgres_server::{Server, binaries};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
 
@@ -51,8 +55,12 @@ struct Description {
 fn golden() -> &'static Path {
     static WRITTEN: OnceLock<()> = OnceLock::new();
     WRITTEN.get_or_init(|| {
-        if std::env::var_os("LAKELOG_REGENERATE").is_some_and(|value| value == "1") {
+        let asked = std::env::var("LAKELOG_REGENERATE").unwrap_or_default();
+        if asked == "1" {
             regenerate();
+        }
+        if asked == "1" || asked == "postgres" {
+            regenerate_postgres();
         }
     });
     Path::new(FOLDER)
@@ -168,6 +176,33 @@ fn write_golden(of: &str) {
     fs::write(folder.join("description.json"), text + "\n").unwrap();
 }
 
+/// The checkpoint of the golden store in Postgres, at the same position, as the statements and rows that make it again. Written in two
+/// steps, so that the second one supersedes what the first one brought.
+fn regenerate_postgres() {
+    let described: Description =
+        serde_json::from_slice(&fs::read(Path::new(FOLDER).join("description.json")).unwrap()).unwrap();
+    let (golden, server) = (unpacked(PLAIN), Server::shared());
+    let url = server.database();
+    for position in [SINCE, described.checkpoint] {
+        let mut shell = Shell::new();
+        let part = shell.path("part").to_str().unwrap().to_owned();
+        golden.ok(&["dump", "--at", &position.to_string(), "-o", &part]);
+        shell.ok(&["restore", &part]);
+        shell.base = Some(url.clone());
+        assert_eq!(shell.json(&["checkpoint"])[0]["checkpoint"], position);
+    }
+    let mut dump = std::process::Command::new(binaries().join("pg_dump"));
+    let output = dump.args(["--schema=lakelog", "--no-owner", "--no-privileges", "-d", &url]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // What only the newest psql knows, and comments that name the server's version.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let kept =
+        text.lines().filter(|line| !["\\restrict", "\\unrestrict", "--"].iter().any(|word| line.starts_with(word)));
+    let statements: String = kept.flat_map(|line| [line, "\n"]).collect();
+    let packed = zstd::encode_all(statements.as_bytes(), 19).unwrap();
+    fs::write(Path::new(FOLDER).join("postgres.sql.zst"), packed).unwrap();
+}
+
 fn describe(shell: &Shell) -> Description {
     let stats = shell.json(&["stats"]).remove(0);
     let verified = shell.json(&["verify"]).remove(0);
@@ -188,7 +223,11 @@ fn describe(shell: &Shell) -> Description {
 /// The digests of everything at each position from the floor on.
 fn states(shell: &Shell, head: u64) -> BTreeMap<u64, String> {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let store = Store::builder(shell.path("store")).settings(settings()).open().await.unwrap();
+        let mut builder = Store::builder(shell.path("store")).settings(settings());
+        if let Some(base) = &shell.base {
+            builder = builder.with_postgres(PostgresSettings::new(base).unwrap());
+        }
+        let store = builder.open().await.unwrap();
         let floor = store.stats().await.unwrap().floor.0;
         let mut states = BTreeMap::new();
         for position in floor..=head {
@@ -297,6 +336,33 @@ fn fault_32_the_store_opens_on_its_checkpoint() {
         shell.ok(&["checkpoint"]);
         assert_eq!(shell.json(&["verify"])[0]["ok"], true);
     }
+}
+
+#[test]
+fn fault_32_the_store_opens_on_its_checkpoint_in_postgres() {
+    let described = description(PLAIN);
+    let mut shell = unpacked(PLAIN);
+    fs::remove_dir_all(shell.path("store/base")).unwrap();
+    let url = Server::shared().database();
+    let database = url.rsplit('/').next().unwrap();
+    let statements = shell.path("postgres.sql");
+    fs::write(&statements, zstd::decode_all(File::open(path(PLAIN, "postgres.sql.zst")).unwrap()).unwrap()).unwrap();
+    Server::shared().load(database, &statements);
+    shell.base = Some(url.clone());
+    let superseded =
+        || Server::shared().sql(database, "select count(*) from lakelog.superseded").parse::<u32>().unwrap();
+    assert!(superseded() > 10);
+    let (id, made) = ("select id, generation from lakelog.bases", "select max(made) from lakelog.schema_versions");
+    let before = [id, made].map(|query| Server::shared().sql(database, query));
+    // The base is taken as it is, not built anew from the log.
+    assert_eq!(shell.json(&["stats"])[0]["checkpoint"], described.checkpoint);
+    compare(&shell, &described);
+    assert_eq!([id, made].map(|query| Server::shared().sql(database, query)), before);
+    let next = shell.json(&["set", "p", "later", "v"]).remove(0)["position"].as_u64();
+    assert_eq!(next, Some(described.head + 1));
+    shell.ok(&["checkpoint"]);
+    assert_eq!(shell.json(&["verify"])[0]["ok"], true);
+    assert!(!shell.path("store/base").exists());
 }
 
 #[test]

@@ -41,7 +41,7 @@ finish() {
 }
 if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions --wal-segsize=1 >"$dir/log" 2>&1
 then
-    printf '%s\n' 'local all +locked scram-sha-256' 'local all all trust' >"$dir/data/pg_hba.conf"
+    printf '%s\n' 'local all +locked scram-sha-256' 'local all all trust' 'host all all 127.0.0.1/32 trust' >"$dir/data/pg_hba.conf"
     echo ready
     while read -r word; do
         case $word in
@@ -80,11 +80,38 @@ impl Server {
 
     /// A server of one test's own, with more arguments for `postgres`.
     pub fn start(arguments: &[&str]) -> Server {
+        // The port only names the socket: nothing listens on the network.
+        Server::start_in(Server::new_dir(), 5432, arguments)
+    }
+
+    /// A server of one test's own that also listens on a port of 127.0.0.1, with the certificate `tests/fixtures/tls/server.pem` if `tls`.
+    #[allow(dead_code, reason = "not every crate that has this file uses it")]
+    pub fn start_on_network(tls: bool) -> Server {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = Server::new_dir();
+        for name in ["server.pem", "server.key"] {
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+            fs::write(dir.join(name), fs::read(from).unwrap()).unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((user, group)) = other_user() {
+                chown(dir.join(name), Some(user), Some(group)).unwrap();
+            }
+        }
+        let [certificate, key] = ["server.pem", "server.key"].map(|name| dir.join(name).display().to_string());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (certificate, key) = (format!("ssl_cert_file={certificate}"), format!("ssl_key_file={key}"));
+        let ssl = if tls { "ssl=on" } else { "ssl=off" };
+        let arguments = ["-F", "-c", "listen_addresses=127.0.0.1", "-c", ssl, "-c", &certificate, "-c", &key];
+        Server::start_in(dir, port, &arguments)
+    }
+
+    fn new_dir() -> PathBuf {
+        tempfile::Builder::new().prefix("pg").tempdir().unwrap().keep()
+    }
+
+    fn start_in(dir: PathBuf, port: u16, arguments: &[&str]) -> Server {
         let bin = binaries();
-        let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap().keep();
         let mut command = Command::new("sh");
-        // The port only names the socket: nothing listens on the network, unless an argument says so.
-        let port = 5432;
         command.args(["-c", WATCH, "sh"]).arg(&bin).arg(&dir).arg(port.to_string());
         command.args(["-c", "listen_addresses=", "-c", "shared_buffers=64MB", "-c", "max_wal_size=1GB"]);
         command.args(arguments).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -143,11 +170,27 @@ impl Server {
         format!("postgres://{user}@{socket}:{}/{database}", self.port)
     }
 
+    /// The URL of a database on the network, for the superuser; the host by a name or an address of its.
+    #[allow(dead_code, reason = "not every crate that has this file uses it")]
+    pub fn network_url(&self, host: &str, database: &str) -> String {
+        format!("postgres://postgres@{host}:{}/{database}", self.port)
+    }
+
+    /// Runs the statements of a file as the superuser, rows for `copy` among them.
+    #[allow(dead_code, reason = "not every crate that has this file uses it")]
+    pub fn load(&self, database: &str, file: &Path) {
+        self.psql(database, "-f", file.to_str().unwrap());
+    }
+
     /// Runs statements as the superuser, each in a transaction of its own; the answer's fields, one row a line.
     pub fn sql(&self, database: &str, statements: &str) -> String {
+        self.psql(database, "-c", statements)
+    }
+
+    fn psql(&self, database: &str, flag: &str, statements: &str) -> String {
         let mut psql = Command::new(binaries().join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &self.port.to_string()]);
-        let output = psql.arg("-h").arg(&self.dir).args(["-d", database, "-c", statements]).output().unwrap();
+        let output = psql.arg("-h").arg(&self.dir).args(["-d", database, flag, statements]).output().unwrap();
         assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
@@ -162,7 +205,7 @@ impl Drop for Server {
 }
 
 /// The folder with the server's binaries: Debian keeps them off the PATH, newest version last.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut found: Vec<PathBuf> = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).collect();
     found.sort();

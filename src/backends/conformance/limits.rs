@@ -35,7 +35,7 @@ pub async fn limits(backend: &dyn Backend) {
     rows.push((Vec::new(), b"the empty key"[..].into()));
     rows.push((b"kk".to_vec(), b"after the large ones"[..].into()));
     rows.sort();
-    write(backend, 1, &[], rows.iter().map(|(key, value)| put(key, 1, value)).collect()).await;
+    write(backend, 1, &[], rows.iter().map(|(key, value)| put(key, 1, value))).await;
 
     for (key, value) in &rows {
         assert!(get(backend, 1, key).await == Some((1, value.clone())), "{}", key.escape_ascii());

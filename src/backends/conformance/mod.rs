@@ -4,7 +4,7 @@
 //! `clear` first and asserts kinds of errors as well as results. [`History`] goes on for as long as
 //! it is stepped, so that a durable backend can be reopened between the steps.
 
-mod fixture;
+pub(in crate::backends) mod fixture;
 mod history;
 mod limits;
 mod maintenance;

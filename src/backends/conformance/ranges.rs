@@ -12,7 +12,7 @@ use crate::backends::Backend;
 pub async fn range_deletes(backend: &dyn Backend) {
     clear(backend).await;
     let rows = ["a", "b", "b\0", "b\u{1}x", "ba", "bb", "c"];
-    write(backend, 1, &[], rows.iter().map(|key| put(key, 1, "1")).collect()).await;
+    write(backend, 1, &[], rows.iter().map(|key| put(key, 1, "1"))).await;
 
     // 3 covers b*, but ba was written at 3 itself and bb after it; b* was written between 1 and 3.
     let changes = vec![delete_range("b", 3), put("b", 2, "2"), put("ba", 3, "3"), delete("ba", 2), put("bb", 4, "4")];

@@ -15,14 +15,14 @@ pub async fn scans(backend: &dyn Backend) {
     clear(backend).await;
     assert_eq!(backend.scan(Position::ZERO, b"", b"", 10).await.expect("readable"), Page::default());
     let value = [b'v'; 200];
-    write(backend, 1, &[], (0..ROWS).map(|row| put(key(row), 1, value)).collect()).await;
+    write(backend, 1, &[], (0..ROWS).map(|row| put(key(row), 1, value))).await;
     // Every third row is gone, every fifth has a newer value.
     let changes = (0..ROWS).filter_map(|row| match (row % 3, row % 5) {
         (0, _) => Some(delete(key(row), 2)),
         (_, 0) => Some(put(key(row), 2, "new")),
         _ => None,
     });
-    write(backend, 2, &[1], changes.collect()).await;
+    write(backend, 2, &[1], changes).await;
 
     let live: Vec<u32> = (0..ROWS).filter(|row| row % 3 != 0).collect();
     for limit in [1, 7, 1000, usize::MAX] {

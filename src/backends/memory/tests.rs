@@ -3,34 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::backends::conformance;
-use crate::types::{Hash, LogId};
-
-fn stamp(position: u64) -> Stamp {
-    Stamp {
-        log_id: LogId([7; 16]),
-        format: Stamp::FORMAT,
-        position: Position(position),
-        chain: Hash([position as u8; 32]),
-        projections: Vec::new(),
-        history: None,
-        redaction: Position::ZERO,
-    }
-}
-
-fn put(key: &str, version: u64, value: &str) -> Change {
-    Change::Put { key: key.as_bytes().into(), version: Position(version), value: value.as_bytes().into() }
-}
-
-fn delete_range(prefix: &str, version: u64) -> Change {
-    Change::DeleteRange { prefix: prefix.as_bytes().into(), version: Position(version) }
-}
-
-async fn write(backend: &MemoryBackend, position: u64, keep: &[u64], changes: &[Change]) {
-    let keep: Vec<Position> = keep.iter().map(|&position| Position(position)).collect();
-    let changes = Box::new(changes.iter().cloned().map(Ok));
-    backend.write(&stamp(position), &keep, changes).await.unwrap();
-}
+use crate::backends::conformance::{
+    self,
+    fixture::{delete, delete_range, put, stamp, write},
+};
 
 #[tokio::test]
 async fn conforms() {
@@ -58,7 +34,7 @@ proptest! {
 async fn clones_share_one_state() {
     let backend = MemoryBackend::new();
     let survivor = backend.clone();
-    write(&backend, 3, &[], &[put("a", 2, "x")]).await;
+    write(&backend, 3, &[], [put("a", 2, "x")]).await;
     drop(backend);
     assert_eq!(survivor.stamp().await.unwrap(), Some(stamp(3)));
     assert_eq!(survivor.get(Position(3), b"a").await.unwrap(), Some((Position(2), b"x"[..].into())));
@@ -67,15 +43,15 @@ async fn clones_share_one_state() {
 #[tokio::test]
 async fn superseded_versions_go_when_nobody_sees_them() {
     let backend = MemoryBackend::new();
-    write(&backend, 1, &[], &[put("a", 1, "1"), put("b", 1, "1")]).await;
+    write(&backend, 1, &[], [put("a", 1, "1"), put("b", 1, "1")]).await;
     let one = backend.usage().memory_bytes;
-    write(&backend, 2, &[1], &[delete_range("", 2), put("a", 2, "2")]).await;
+    write(&backend, 2, &[1], [delete_range("", 2), put("a", 2, "2")]).await;
     assert_eq!(backend.get(Position(1), b"b").await.unwrap().unwrap().0, Position(1));
     assert_eq!(backend.get(Position(2), b"b").await.unwrap(), None);
     assert!(backend.usage().memory_bytes > one);
     while backend.maintain(Position(2), &[]).await.unwrap() {}
     assert_eq!(backend.usage().memory_bytes, one / 2, "one version of one key is left");
-    write(&backend, 3, &[], &[Change::Delete { key: b"a"[..].into(), version: Position(3) }]).await;
+    write(&backend, 3, &[], [delete("a", 3)]).await;
     assert_eq!(backend.usage().memory_bytes, 0, "a delete with nothing below it is not kept");
 }
 
@@ -83,8 +59,8 @@ async fn superseded_versions_go_when_nobody_sees_them() {
 async fn a_page_passes_over_a_bounded_number_of_dead_keys() {
     let backend = MemoryBackend::new();
     let puts: Vec<Change> = (0..STEP_KEYS as u64 + 10).map(|key| put(&format!("{key:08}"), 1, "")).collect();
-    write(&backend, 1, &[], &puts).await;
-    write(&backend, 2, &[1], &[delete_range("", 2), put("zz", 2, "last")]).await;
+    write(&backend, 1, &[], puts).await;
+    write(&backend, 2, &[1], [delete_range("", 2), put("zz", 2, "last")]).await;
     let first = backend.scan(Position(2), b"", b"", 5).await.unwrap();
     assert!(first.entries.is_empty());
     let second = backend.scan(Position(2), &first.next.unwrap(), b"", 5).await.unwrap();

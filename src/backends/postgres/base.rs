@@ -48,12 +48,16 @@ pub(super) struct Base {
 impl Base {
     /// Reads the row; makes it when absent.
     pub(super) async fn load(connection: &mut PgConnection, name: &str) -> Result<Base, PostgresError> {
-        let mut row = sqlx::query(LOAD).bind(name).fetch_optional(&mut *connection).await?;
-        if row.is_none() {
-            sqlx::query(MAKE).bind(name).execute(&mut *connection).await?;
-            row = sqlx::query(LOAD).bind(name).fetch_optional(&mut *connection).await?;
+        if let Some(base) = Base::find(connection, name).await? {
+            return Ok(base);
         }
-        let Some(row) = row else { return Err(PostgresError::Meddled) };
+        sqlx::query(MAKE).bind(name).execute(&mut *connection).await?;
+        Base::find(connection, name).await?.ok_or(PostgresError::Meddled)
+    }
+
+    /// Reads the row, if there is one.
+    pub(super) async fn find(connection: &mut PgConnection, name: &str) -> Result<Option<Base>, PostgresError> {
+        let Some(row) = sqlx::query(LOAD).bind(name).fetch_optional(connection).await? else { return Ok(None) };
         let mut base = Base { id: row.try_get(0)?, generation: row.try_get(1)?, ..Base::default() };
         base.damage = row.try_get(11)?;
         match stamp(&row) {
@@ -64,7 +68,7 @@ impl Base {
             Ok(None) => {}
             Err(error) => base.damage = Some(error.to_string()),
         }
-        Ok(base)
+        Ok(Some(base))
     }
 
     /// Writes the row of a stamp and of what is readable besides, if nobody changed it since this was loaded.

@@ -14,6 +14,8 @@ pub(super) enum PostgresError {
     Lost { detail: String },
     #[error("no connection or no answer in time, timeout=`{timeout:?}`")]
     Late { timeout: Duration },
+    #[error("no TLS as the settings ask for; {cure}, detail=`{detail}`")]
+    Tls { cure: &'static str, detail: String },
     #[error("the server refused the login; check user, PGPASSWORD and the password file, detail=`{detail}`")]
     Login { detail: String },
     #[error("there is no such database; make it with createdb, detail=`{detail}`")]
@@ -38,6 +40,8 @@ pub(super) enum PostgresError {
     Server { code: String, detail: String },
     #[error("the base was changed by somebody else while it was written")]
     Meddled,
+    #[error("the base was changed by somebody else while it was read; try again once nobody has the store open")]
+    Moved,
 }
 
 impl PostgresError {
@@ -51,10 +55,25 @@ impl PostgresError {
         }
     }
 
+    fn tls(detail: String) -> PostgresError {
+        let cure = if detail.contains("does not support TLS") {
+            "switch it on in the server (ssl = on), or do without (sslmode=prefer, sslmode=disable)"
+        } else {
+            "give the certificate that signed the server's as sslrootcert=FILE, and for sslmode=verify-full the host by the name that is in it"
+        };
+        PostgresError::Tls { cure, detail }
+    }
+
     /// Whether the connection is of no more use, but another one may be.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self, PostgresError::Lost { .. })
     }
+}
+
+/// A handshake that failed comes as an error of the stream below it.
+fn is_handshake(error: &std::io::Error) -> bool {
+    let text = error.to_string();
+    ["invalid peer certificate", "received fatal alert", "peer "].iter().any(|words| text.starts_with(words))
 }
 
 impl From<tokio::sync::AcquireError> for PostgresError {
@@ -68,6 +87,8 @@ impl From<sqlx::Error> for PostgresError {
         let detail = error.to_string();
         let sqlx::Error::Database(answer) = &error else {
             return match error {
+                sqlx::Error::Tls(_) => PostgresError::tls(detail),
+                sqlx::Error::Io(ref error) if is_handshake(error) => PostgresError::tls(detail),
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
                     PostgresError::Nonsense { detail }
                 }

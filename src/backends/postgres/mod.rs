@@ -25,6 +25,7 @@ mod error;
 mod key;
 mod pool;
 mod read;
+mod reader;
 mod rows;
 mod schema;
 mod settings;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 pub use backend::PostgresBackend;
+pub(crate) use reader::PostgresReader;
 pub use settings::PostgresSettings;
 
 /// The number of an advisory lock. Locks are the database's, so the schema is part of the name.

@@ -49,29 +49,30 @@ const LIVE_PAGE: &str = "
 
 /// A page from both tables, `$1` the base, `$2` to `$5` its range, at most `$6` rows and `$7` bytes. It reaches as far as so many rows of `live`,
 /// seen or not, so that neither table is read to its end for a page that the other one fills. The row without a version
-/// says how far that is, where `live` has more.
+/// says how far that is, where `live` has more. `$first` are rows that come before all others, and tables before them.
 macro_rules! page_of_both {
-    ($order:literal, $superseded:literal, $live:literal) => {
+    ($order:literal, $first:literal, $from:literal, $superseded:literal, $live:literal) => {
         concat!(
             "select b.generation, e.partition, e.key, e.version, e.value, e.until
             from bases b left join lateral (
-                with near as materialized (
+                with first as materialized (", $first, "), near as materialized (
                     select partition, key, version, 9223372036854775807 as until, value from live
-                    where base = $1 and (partition, key) >= ($2, $3) and (partition, key) < ($4, $5)
-                    order by partition, key limit $6
+                    where base = $1 and (partition, key) ", $from, " ($2, $3) and (partition, key) < ($4, $5)
+                    and (select count(*) from first) < $6 order by partition, key limit $6
                 ), reach as materialized (
                     select partition, key from near where (select count(*) from near) = $6
                     order by partition desc, key desc limit 1
                 ), past as materialized (
                     select partition, key, version, until, value from superseded
-                    where base = $1 and (partition, key) >= ($2, $3) and (partition, key) < ($4, $5)
+                    where base = $1 and (partition, key) ", $from, " ($2, $3) and (partition, key) < ($4, $5)
+                    and (select count(*) from first) < $6
                     and (partition, key) <= (coalesce((select partition from reach), $4), coalesce((select key from reach), $5))
                     and ", $superseded, " order by ", $order, " limit $6
                 ), measured as (
                     select *, coalesce(sum(octet_length(partition) + octet_length(key) + octet_length(value)) over (
                         order by ", $order, " rows between unbounded preceding and 1 preceding), 0) as before
                     from (
-                        select * from past union all select * from near where ", $live,
+                        select * from first union all select * from past union all select * from near where ", $live,
             "           order by ", $order, " limit $6
                     ) row
                 )
@@ -84,12 +85,33 @@ macro_rules! page_of_both {
     };
 }
 /// `$8` the position.
-const PAST_PAGE: &str = page_of_both!("partition, key", "version <= $8 and until > $8", "version <= $8");
-/// `$8` from where history is kept, `$9` below which the first key's versions lie. What is live has no end: the largest number.
+const PAST_PAGE: &str = page_of_both!(
+    "partition, key",
+    "select partition, key, version, until, value from superseded where false",
+    ">=",
+    "version <= $8 and until > $8",
+    "version <= $8"
+);
+/// `$8` from where history is kept, `$9` below which the first key's versions lie. What is live has no end: the largest number. Of the first
+/// key, which may have very many versions, a run of the index is read: versions of a key do not overlap, so what began below `$9`
+/// ended by then, but for one.
 const VERSIONS_PAGE: &str = page_of_both!(
     "partition, key, until desc",
-    "until > $8 and (version < $9 or (partition, key) <> ($2, $3))",
-    "version < $9 or (partition, key) <> ($2, $3)"
+    "select partition, key, version, 9223372036854775807 as until, value from live
+     where base = $1 and partition = $2 and key = $3 and version < $9 and ($2, $3) < ($4, $5)
+     union all (
+        select partition, key, version, until, value from superseded
+        where base = $1 and partition = $2 and key = $3 and ($2, $3) < ($4, $5)
+        and until > $8 and until <= coalesce((
+            select until from (
+                select version, until from superseded where base = $1 and partition = $2 and key = $3 and until > $9
+                order by until limit 1
+            ) over_it where version < $9
+        ), $9) order by until desc limit $6
+     )",
+    ">",
+    "until > $8",
+    "true"
 );
 
 #[cfg(test)]
@@ -197,6 +219,20 @@ pub(super) async fn versions(
     Ok(Saw { generation: generation(&rows)?, found: page })
 }
 
+/// What the server says that [`versions`] did.
+#[cfg(test)]
+pub(super) async fn explain_versions(
+    connection: &mut PgConnection,
+    base: i64,
+    from: &[u8],
+    below: Position,
+    limit: usize,
+) -> PgRow {
+    let explain = format!("explain (analyze, buffers, format json) {VERSIONS_PAGE}");
+    let query = Bounds::of(from, b"").query(sqlx::AssertSqlSafe(explain), base, limit);
+    query.bind(0i64).bind(number(below)).fetch_one(connection).await.unwrap()
+}
+
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// A range of keys.
@@ -212,7 +248,7 @@ impl Bounds {
         Bounds { from: Columns::of(from), to: if to.is_empty() { end() } else { Columns::of(to) } }
     }
 
-    fn query(self, statement: &'static str, base: i64, limit: usize) -> Query<'static> {
+    fn query(self, statement: impl sqlx::SqlSafeStr, base: i64, limit: usize) -> Query<'static> {
         let Bounds { from, to } = self;
         let query = sqlx::query(statement).bind(base).bind(from.partition).bind(from.key);
         query.bind(to.partition).bind(to.key).bind(limit as i64).bind(PAGE_BYTES)

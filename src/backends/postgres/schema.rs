@@ -22,21 +22,35 @@ const PRIVILEGES: &str = "
     from unnest(array['bases', 'cleared', 'live', 'superseded']) as name,
          unnest(array['select', 'insert', 'update', 'delete']) as privilege";
 
+/// Whether the role may read what a look at a base reads.
+const READING: &str = "
+    select bool_and(has_table_privilege(name, 'select')) from unnest(array['bases', 'live', 'superseded']) as name";
+
 /// Sets a new connection up.
 pub(super) async fn prepare(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
     let set_up = format!("{SESSION} set search_path = \"{schema}\"");
     sqlx::raw_sql(AssertSqlSafe(set_up)).execute(connection).await.map(drop)
 }
 
-/// Brings the schema to this version. One process at a time; others wait.
-pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Result<(), PostgresError> {
-    let server: i32 = sqlx::query("select current_setting('server_version_num')::int")
-        .fetch_one(&mut *connection)
-        .await?
-        .try_get(0)?;
+/// Whether the schema is there, at this version.
+pub(super) async fn is_there(connection: &mut PgConnection, schema: &str) -> Result<bool, PostgresError> {
+    check_server(connection).await?;
+    let supported = MIGRATIONS.len() as i64;
+    Ok(version(connection, schema, supported).await? == supported)
+}
+
+async fn check_server(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    let server: i32 =
+        sqlx::query("select current_setting('server_version_num')::int").fetch_one(connection).await?.try_get(0)?;
     if server < SERVER_OLDEST {
         return Err(PostgresError::OldServer { found: server, needed: SERVER_OLDEST });
     }
+    Ok(())
+}
+
+/// Brings the schema to this version. One process at a time; others wait.
+pub(super) async fn migrate(connection: &mut PgConnection, schema: &str) -> Result<(), PostgresError> {
+    check_server(connection).await?;
     let supported = MIGRATIONS.len() as i64;
     // A role that may only write rows must not need more when there is nothing to do.
     if version(connection, schema, supported).await? == supported {
@@ -106,6 +120,15 @@ pub(super) async fn check_privileges(connection: &mut PgConnection) -> Result<()
     }
     let cure = "grant select, insert, update, delete on all tables in the schema";
     Err(PostgresError::Privilege { cure, detail: "the tables cannot be written".to_owned() })
+}
+
+/// Sees that the role may read what a look at a base reads.
+pub(super) async fn check_reading(connection: &mut PgConnection) -> Result<(), PostgresError> {
+    if sqlx::query(READING).fetch_one(connection).await?.try_get(0)? {
+        return Ok(());
+    }
+    let cure = "grant select on all tables in the schema";
+    Err(PostgresError::Privilege { cure, detail: "the tables cannot be read".to_owned() })
 }
 
 fn making(error: sqlx::Error) -> PostgresError {

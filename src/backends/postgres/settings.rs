@@ -1,6 +1,7 @@
 //! [`PostgresSettings`]: where the server is and what to use of it. Never shows a password.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -128,9 +129,25 @@ impl PostgresSettings {
 
     /// A connection that is set up.
     pub(super) async fn connect(&self) -> Result<PgConnection, PostgresError> {
-        let mut connection = within(self.timeout, PgConnection::connect_with(&self.options)).await?;
+        let connecting =
+            async { PgConnection::connect_with(&self.options).await.map_err(|error| self.connecting(error)) };
+        let mut connection = within(self.timeout, connecting).await?;
         within(self.timeout, schema::prepare(&mut connection, &self.schema)).await?;
         Ok(connection)
+    }
+
+    /// On a network nothing is looked for by name but the files of certificates and keys.
+    fn connecting(&self, error: sqlx::Error) -> PostgresError {
+        match error {
+            sqlx::Error::Io(ref io)
+                if matches!(io.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+                    && self.options.get_socket().is_none() =>
+            {
+                let cure = "a file that sslrootcert, sslcert or sslkey names cannot be read";
+                PostgresError::Tls { cure, detail: io.to_string() }
+            }
+            error => error.into(),
+        }
     }
 
     /// A connection that is set up, to a schema of this version that may be written.
@@ -142,7 +159,7 @@ impl PostgresSettings {
     }
 
     /// The server, the database and the schema, for messages.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let options = &self.options;
         let socket = options.get_socket().map(|socket| socket.display().to_string());
         let host = socket.unwrap_or_else(|| options.get_host().to_owned());

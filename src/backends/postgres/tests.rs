@@ -14,57 +14,17 @@ use proptest::prelude::*;
 use sqlx::{Connection as _, Executor as _, SqlSafeStr as _};
 
 use super::*;
-use crate::backends::conformance::{self, History};
-use crate::backends::{Backend, BackendError, Change};
-use crate::types::{Hash, Key, Limits, LogId, Position, ProjectionVersion, Slice, Stamp};
+use crate::backends::conformance::{
+    self, History,
+    fixture::{delete_range, dump, put, stamp, try_write as write},
+};
+use crate::backends::{Backend, BackendError};
+use crate::types::{Key, Limits, Position, ProjectionVersion, Slice, Stamp};
 use server::Server;
-
-fn stamp(position: u64) -> Stamp {
-    Stamp {
-        log_id: LogId([7; 16]),
-        format: Stamp::FORMAT,
-        position: Position(position),
-        chain: Hash([position as u8; 32]),
-        projections: Vec::new(),
-        history: None,
-        redaction: Position::ZERO,
-    }
-}
-
-fn put(key: impl AsRef<[u8]>, version: u64, value: impl AsRef<[u8]>) -> Change {
-    Change::Put { key: key.as_ref().into(), version: Position(version), value: value.as_ref().into() }
-}
-
-fn delete_range(prefix: &str, version: u64) -> Change {
-    Change::DeleteRange { prefix: prefix.as_bytes().into(), version: Position(version) }
-}
-
-async fn write(
-    backend: &PostgresBackend,
-    stamp: &Stamp,
-    keep: &[u64],
-    changes: impl IntoIterator<Item = Change, IntoIter: Send>,
-) -> Result<(), BackendError> {
-    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
-    backend.write(stamp, &keep, Box::new(changes.into_iter().map(Ok))).await
-}
 
 async fn get(backend: &PostgresBackend, at: u64, key: impl AsRef<[u8]>) -> Result<Option<(u64, Slice)>, BackendError> {
     let found = backend.get(Position(at), key.as_ref()).await?;
     Ok(found.map(|(version, value)| (version.0, value)))
-}
-
-/// Every entry at a position: key, version, value.
-async fn dump(backend: &PostgresBackend, at: u64) -> Result<Vec<(Slice, u64, Slice)>, BackendError> {
-    let (mut entries, mut from) = (Vec::new(), Slice::from(&b""[..]));
-    loop {
-        let page = backend.scan(Position(at), &from, b"", 4000).await?;
-        entries.extend(page.entries.into_iter().map(|entry| (entry.encoded_key, entry.version.0, entry.value)));
-        match page.next {
-            Some(next) => from = next,
-            None => return Ok(entries),
-        }
-    }
 }
 
 async fn maintain(backend: &PostgresBackend, at: u64) {
@@ -274,7 +234,7 @@ async fn a_person_can_read_the_rows() {
 async fn a_stamp_that_makes_no_sense_is_damage_until_it_is_cleared() {
     let url = Server::shared().database();
     for spoiled in
-        ["chain = '\\x00'", "position = -1", "projection_since = '{1}'", "log_id = ''", "damaged = 'a bad page'"]
+        ["chain = '\\x00'", "position = -1", "projection_since = '{1,2}'", "log_id = ''", "damaged = 'a bad page'"]
     {
         let backend = connect(&url, "test").await;
         backend.clear().await.unwrap();
@@ -328,5 +288,110 @@ async fn readers_see_one_position_while_writes_and_sweeps_go_on() {
     }
     for reader in readers {
         assert!(reader.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_the_base_shows_and_changes_nothing() {
+    let url = Server::shared().database();
+    assert!(PostgresReader::connect(settings(&url), "test").await.unwrap().is_none());
+    let backend = connect(&url, "test").await;
+    let history = |position| Stamp { history: Some(Position(1)), ..stamp(position) };
+    for version in 1..6 {
+        let rows =
+            (0..300).filter(|row| row % version == 0).map(|row| put(format!("{row:03}"), version, [version as u8]));
+        write(&backend, &history(version), &[], rows).await.unwrap();
+    }
+    let reader = PostgresReader::connect(settings(&url), "test").await.unwrap().unwrap();
+    assert!(PostgresReader::connect(settings(&url), "other").await.unwrap().is_none());
+    assert_eq!(reader.stamp().await.unwrap(), backend.stamp().await.unwrap());
+    for at in 1..6 {
+        assert_eq!(dump(&reader, at).await.unwrap(), dump(&backend, at).await.unwrap());
+        assert_eq!(reader.get(Position(at), b"240").await.unwrap().unwrap().0, Position(at));
+    }
+    let versions = async |base: &dyn Backend| base.versions(b"", Position::MAX, b"", 4000).await.unwrap();
+    assert_eq!(versions(&reader).await, versions(&backend).await);
+    assert!(matches!(reader.get(Position(6), b"240").await, Err(BackendError::Unreadable { .. })));
+    for refused in [
+        reader.clear().await,
+        reader.maintain(Position(5), &[]).await.map(drop),
+        write(&reader, &stamp(9), &[], []).await,
+    ] {
+        assert!(matches!(refused, Err(BackendError::Invalid { .. })), "{refused:?}");
+    }
+    // Lost connections are made again; a base that somebody writes is not read on.
+    let all = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database()
+               and pid <> pg_backend_pid()";
+    Server::shared().sql(database_of(&url), all);
+    assert!(reader.get(Position(5), b"240").await.unwrap().is_some());
+    write(&backend, &history(6), &[], [put("000", 6, "")]).await.unwrap();
+    let moved = reader.get(Position(5), b"240").await;
+    assert!(matches!(&moved, Err(BackendError::Unavailable { detail, .. }) if detail.contains("changed")), "{moved:?}");
+}
+
+/// The blocks that a page of versions reads, and the rows that it throws away.
+async fn cost_of_versions(connection: &mut sqlx::PgConnection, from: &[u8], below: u64) -> (u64, u64) {
+    let explained: serde_json::Value = {
+        let row = read::explain_versions(connection, 1, from, Position(below), 100).await;
+        serde_json::from_str(sqlx::Row::try_get_raw(&row, 0).unwrap().as_str().unwrap()).unwrap()
+    };
+    fn thrown_away(plan: &serde_json::Value) -> u64 {
+        let own = plan["Rows Removed by Filter"].as_u64().unwrap_or(0);
+        own + plan["Plans"].as_array().into_iter().flatten().map(thrown_away).sum::<u64>()
+    }
+    let plan = &explained[0]["Plan"];
+    let blocks = ["Shared Hit Blocks", "Shared Read Blocks"].map(|name| plan[name].as_u64().unwrap());
+    (blocks.iter().sum(), thrown_away(plan))
+}
+
+#[tokio::test]
+async fn a_page_of_a_hot_keys_versions_costs_the_same_wherever_it_lies() {
+    const VERSIONS: u64 = 20_000;
+    let url = Server::shared().database();
+    let backend = connect(&url, "test").await;
+    let history = |position| Stamp { history: Some(Position(1)), ..stamp(position) };
+    let around = ["a", "z"].into_iter().flat_map(|prefix| (0..500).map(move |row| format!("{prefix}{row:03}")));
+    let around: Vec<String> = around.collect();
+    let hot = (1..=VERSIONS).rev().map(|version| put("hot", version, version.to_string()));
+    let rows = around[..500].iter().map(|key| put(key, 1, "")).chain(hot);
+    let rows = rows.chain(around[500..].iter().map(|key| put(key, 1, "")));
+    write(&backend, &history(VERSIONS), &[], rows).await.unwrap();
+
+    let mut found = Vec::new();
+    let (mut from, mut below) = (Slice::from(&b"hot"[..]), Position::MAX);
+    loop {
+        let page = backend.versions(&from, below, b"hou", 1000).await.unwrap();
+        found.extend(page.versions.into_iter().map(|version| version.version.0));
+        match page.next {
+            Some(next) => (from, below) = next,
+            None => break,
+        }
+    }
+    assert!(found.into_iter().eq((1..=VERSIONS).rev()));
+
+    let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+    schema::prepare(&mut connection, "lakelog").await.unwrap();
+    for below in [u64::MAX, VERSIONS, VERSIONS / 2, 200] {
+        let (blocks, thrown_away) = cost_of_versions(&mut connection, b"hot", below).await;
+        assert!(blocks < 150 && thrown_away < 10, "below {below}: {blocks} blocks, {thrown_away} rows for nothing");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_looked_up_whatever_the_statistics_say() {
+    let url = Server::shared().database();
+    let backend = connect(&url, "test").await;
+    write(&backend, &stamp(1), &[], (0..1000).map(|row| put(format!("{row:04}"), 1, ""))).await.unwrap();
+    drop(backend);
+    for statistics in
+        ["reltuples = 0, relpages = 16000", "reltuples = -1, relpages = 0", "reltuples = 1e9, relpages = 1"]
+    {
+        let spoil = format!("update pg_class set {statistics} where oid = 'lakelog.live'::regclass");
+        Server::shared().sql(database_of(&url), &spoil);
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        schema::prepare(&mut connection, "lakelog").await.unwrap();
+        let plan = write::explain_supersede(&mut connection).await;
+        assert!(!plan.contains("Join Filter") && plan.contains("Tid Scan on live"), "{statistics}:\n{plan}");
+        assert!(plan.contains("(partition = closed.partition) AND (key = closed.key)"), "{statistics}:\n{plan}");
     }
 }

@@ -9,29 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::backends::conformance::{self, History};
+use crate::backends::conformance::{
+    self, History,
+    fixture::{delete, dump, positions, put, stamp, try_write},
+};
 use crate::backends::{Backend, BackendError, Change};
 use crate::env::Env;
-use crate::types::{Hash, LogId, Position, Slice, Stamp};
+use crate::types::{Position, Slice, Stamp};
 
 fn open(dir: &Path) -> SledBackend {
     SledBackend::open(Env::os(), dir, SledSettings { cache_bytes: 1 << 20 }).unwrap()
-}
-
-fn stamp(position: u64) -> Stamp {
-    Stamp {
-        log_id: LogId([7; 16]),
-        format: Stamp::FORMAT,
-        position: Position(position),
-        chain: Hash([position as u8; 32]),
-        projections: Vec::new(),
-        history: None,
-        redaction: Position::ZERO,
-    }
-}
-
-fn put(key: impl AsRef<[u8]>, version: u64, value: impl AsRef<[u8]>) -> Change {
-    Change::Put { key: key.as_ref().into(), version: Position(version), value: value.as_ref().into() }
 }
 
 async fn write(
@@ -40,26 +27,11 @@ async fn write(
     keep: &[u64],
     changes: impl IntoIterator<Item = Change, IntoIter: Send>,
 ) -> Result<(), BackendError> {
-    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
-    backend.write(&stamp(position), &keep, Box::new(changes.into_iter().map(Ok))).await
+    try_write(backend, &stamp(position), keep, changes).await
 }
 
 async fn maintain(backend: &SledBackend, keep: &[u64]) -> Result<bool, BackendError> {
-    let keep: Vec<Position> = keep.iter().copied().map(Position).collect();
-    backend.maintain(backend.stamp().await?.unwrap().position, &keep).await
-}
-
-/// Every entry at a position: key, version, value.
-async fn dump(backend: &SledBackend, at: u64) -> Result<Vec<(Slice, u64, Slice)>, BackendError> {
-    let (mut entries, mut from) = (Vec::new(), Slice::from(&b""[..]));
-    loop {
-        let page = backend.scan(Position(at), &from, b"", 100).await?;
-        entries.extend(page.entries.into_iter().map(|entry| (entry.encoded_key, entry.version.0, entry.value)));
-        match page.next {
-            Some(next) => from = next,
-            None => return Ok(entries),
-        }
-    }
+    backend.maintain(backend.stamp().await?.unwrap().position, &positions(keep)).await
 }
 
 fn generations(dir: &Path) -> Vec<String> {
@@ -283,7 +255,6 @@ async fn a_reader_below_the_floor_does_not_keep_maintenance_busy() {
 async fn a_delete_goes_only_after_what_it_hides_in_the_past() {
     let dir = tempfile::tempdir().unwrap();
     let backend = open(dir.path());
-    let delete = |key: &str, version| Change::Delete { key: key.as_bytes().into(), version: Position(version) };
     write(&backend, 10, &[], [put("k", 10, "old")]).await.unwrap();
     // A reader of 10: a merge puts the old value into the past.
     for position in 15..=18 {

@@ -42,6 +42,11 @@ impl<'a> Bed<'a> {
             .is_none_or(|only| name.strip_prefix(only).is_some_and(|rest| rest.is_empty() || rest.starts_with("-")))
     }
 
+    /// Whether only figures with this word in their names are asked for.
+    pub fn asks_for(&self, word: &str) -> bool {
+        self.only.as_deref().is_some_and(|only| only.split('-').any(|part| part == word))
+    }
+
     /// Whether one of these figures is asked for.
     pub fn wants_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.wants(name))

@@ -29,12 +29,16 @@ const CHANGED_EACH: usize = 4;
 /// Reads between two looks at the clock.
 const READS: u64 = 256;
 
-/// Checkpoints into Postgres, and reads from one.
+/// Checkpoints into Postgres, and reads from one. Fails `invalid` without a server where nothing else was asked for.
 pub(super) async fn measure(bed: &mut Bed<'_>, base: Option<&Base>) -> Result<()> {
     if !bed.wants_any(&FIGURES) {
         return Ok(());
     }
     let Some(base) = base else {
+        if bed.asks_for("postgres") {
+            let message = "these figures are measured on a server; give one with --base postgres://...";
+            return Err(Error::new(ErrorKind::Invalid, format!("{message}, figures=`{}`", FIGURES.join(", "))));
+        }
         note(format_args!("skipped: no server was given (--base postgres://...), figures=`{}`", FIGURES.join(", ")));
         return Ok(());
     };

@@ -77,6 +77,17 @@ async fn only_what_is_asked_for() {
     assert_eq!(measured(Some("nothing")).await, (vec![], 0));
 }
 
+#[tokio::test]
+async fn figures_of_a_server_need_one() {
+    for only in ["postgres", "postgres-get", "checkpoint-postgres"] {
+        let parent = tempfile::tempdir().unwrap();
+        let mut report = |_: &Figure| -> Result<()> { Ok(()) };
+        let bed = Bed::new(parent.path(), Scale::TINY, Some(only.to_owned()), &mut report).unwrap();
+        let refused = measure(bed, None).await.unwrap_err();
+        assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("--base"), "{only}: {refused}");
+    }
+}
+
 #[test]
 fn a_figure_has_the_members_of_the_contract() {
     let figure = Figure::rate("set-64", &[27_012_345.6], "writes/s", &[123_456.7], 0.75);
