@@ -39,7 +39,8 @@ pub(crate) enum Pace {
     /// As fast as it goes.
     Full,
     /// Sleeps as long as it works while somebody writes. Where writers keep every core busy, a checkpoint that did not would
-    /// take a share like any of their threads; and it has time, until memory is half-way to where writers have to wait.
+    /// take a share like any of their threads. It has time until they have written half as much again, so that the next one is not
+    /// larger than this, and until memory is half-way to where they have to wait.
     BesideWriters,
 }
 
@@ -86,7 +87,8 @@ pub(crate) async fn write_frozen(
                 }
             };
             let changes = changes(table.clone(), kept);
-            let changes: Changes<'_> = if pace == Pace::Full { changes } else { Box::new(Paced::new(shared, changes)) };
+            let changes: Changes<'_> =
+                if pace == Pace::Full { changes } else { Box::new(Paced::new(shared, changes, table.bytes())) };
             if let Err(error) = base.write(&stamp, &keep, changes).await {
                 counter!("lakelog_checkpoint_failures_total").increment(1);
                 return Err(Error::from(error));
@@ -116,6 +118,8 @@ async fn free(table: Arc<Memtable>) {
 struct Paced<'a> {
     shared: &'a Shared,
     changes: Changes<'a>,
+    /// Of the memtable that they are of.
+    bytes: usize,
     passed: usize,
     since: Instant,
     published: Position,
@@ -127,16 +131,19 @@ const PACED_CHANGES: usize = 256;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 impl<'a> Paced<'a> {
-    fn new(shared: &'a Shared, changes: Changes<'a>) -> Paced<'a> {
+    fn new(shared: &'a Shared, changes: Changes<'a>, bytes: usize) -> Paced<'a> {
         let published = shared.view.pins().published();
-        Paced { shared, changes, passed: 0, since: Instant::now(), published }
+        Paced { shared, changes, bytes, passed: 0, since: Instant::now(), published }
     }
 
     fn pause(&mut self) {
         let published = self.shared.view.pins().published();
         let settings = &self.shared.settings;
         let half_way = settings.memtable_soft_bytes / 2 + settings.memtable_hard_bytes / 2;
-        if published != self.published && self.shared.view.layers().bytes() < half_way {
+        let layers = self.shared.view.layers();
+        let time = layers.active().bytes() < self.bytes / 2 && layers.bytes() < half_way;
+        drop(layers);
+        if time && published != self.published {
             std::thread::sleep(self.since.elapsed().min(PAUSE_MAX));
         }
         (self.published, self.since) = (published, Instant::now());
