@@ -114,7 +114,7 @@ impl Shell {
 
     /// Where the store's checkpoints rest.
     pub fn base_at(&self) -> BaseAt {
-        self.base.as_ref().map_or(BaseAt::Directory, |base| BaseAt::Postgres(base.settings().clone()))
+        self.base.as_ref().map_or(BaseAt::Directory, |base| BaseAt::Postgres(Box::new(base.settings().clone())))
     }
 
     /// Opens the store, does something with it, and closes it whatever came of that. A close that fails is noted: what was done is

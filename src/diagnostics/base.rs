@@ -23,7 +23,7 @@ pub enum BaseAt {
     Directory,
     /// In Postgres, named by the id of the store's log. A role that may only read will do, but for dropping the base.
     #[cfg(feature = "postgres")]
-    Postgres(PostgresSettings),
+    Postgres(Box<PostgresSettings>),
 }
 
 impl BaseAt {
@@ -68,7 +68,7 @@ pub(super) async fn open(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> R
         BaseAt::Directory => embedded(env, dir),
         #[cfg(feature = "postgres")]
         BaseAt::Postgres(settings) => {
-            let reader = PostgresReader::connect(settings.clone(), &log_id.to_string()).await?;
+            let reader = PostgresReader::connect((**settings).clone(), &log_id.to_string()).await?;
             Ok(reader.map(|reader| Arc::new(reader) as Arc<dyn Backend>))
         }
     }
@@ -80,7 +80,7 @@ pub(super) async fn clear(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> 
         BaseAt::Directory => embedded(env, dir)?,
         #[cfg(feature = "postgres")]
         BaseAt::Postgres(settings) => {
-            let base = PostgresBackend::connect(settings.clone(), &log_id.to_string()).await?;
+            let base = PostgresBackend::connect((**settings).clone(), &log_id.to_string()).await?;
             Some(Arc::new(base) as Arc<dyn Backend>)
         }
     };

@@ -47,7 +47,7 @@ impl World {
     }
 
     fn at(&self, url: &str) -> BaseAt {
-        BaseAt::Postgres(self.settings(url))
+        BaseAt::Postgres(Box::new(self.settings(url)))
     }
 
     fn database(&self) -> &str {

@@ -1,6 +1,8 @@
 //! The figures of `docs/sizing.md`, printed as the tables that stand there:
 //! `cargo test --release --all-features --test it -- sizing:: --ignored --nocapture`.
 
+#![allow(clippy::print_stdout, reason = "its figures are what it is for")]
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;

@@ -58,7 +58,7 @@ async fn superseded_versions_go_when_nobody_sees_them() {
 #[tokio::test]
 async fn a_page_passes_over_a_bounded_number_of_dead_keys() {
     let backend = MemoryBackend::new();
-    let puts: Vec<Change> = (0..STEP_KEYS as u64 + 10).map(|key| put(&format!("{key:08}"), 1, "")).collect();
+    let puts: Vec<Change> = (0..STEP_KEYS as u64 + 10).map(|key| put(format!("{key:08}"), 1, "")).collect();
     write(&backend, 1, &[], puts).await;
     write(&backend, 2, &[1], [delete_range("", 2), put("zz", 2, "last")]).await;
     let first = backend.scan(Position(2), b"", b"", 5).await.unwrap();
