@@ -26,11 +26,14 @@ pub(super) enum Answer {
     Dumped(Result<Vec<u8>>),
 }
 
+/// What a read of one key gave: version and value, nothing, or why not.
+pub(super) type Read = Result<Option<(Position, Bytes)>, String>;
+
 /// What a reader found under every key.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     pub position: Position,
-    pub found: Vec<(Pair, Result<Option<(Position, Bytes)>, String>)>,
+    pub found: Vec<(Pair, Read)>,
 }
 
 pub(super) fn batch(actor: &str, change: &Change) -> Batch {
