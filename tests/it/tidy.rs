@@ -449,7 +449,8 @@ fn every_fault_has_a_test() {
 fn fault_35_every_mutant_is_of_the_present_source() {
     let mut names = BTreeSet::new();
     for path in ["recovery", "writing", "conflicts"].map(|name| root().join(format!("tests/mutants/{name}.txt"))) {
-        for block in fs::read_to_string(path).unwrap().split("== ").skip(1) {
+        let text = format!("\n{}", fs::read_to_string(path).unwrap());
+        for block in text.split("\n== ").skip(1) {
             let (name, fields) = block.split_once('\n').unwrap();
             let field = |of: &str| {
                 let line = fields.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(": "));
