@@ -19,7 +19,7 @@ pub struct Settings {
     /// Size of a log segment in bytes. Default 64 MiB; at least 64 KiB. One spare segment of this size is kept ready.
     pub segment_bytes: u64,
     /// Bytes of disk kept from ordinary writes, for checkpoints. Default (`None`): the smaller of
-    /// 5 % of the file system and 1 GiB.
+    /// 5 % of the file system and 1 GiB. On a small disk better more than `memtable_hard_bytes`: that much may wait for its checkpoint.
     pub min_free_bytes: Option<u64>,
     /// Recent writes held in memory before a checkpoint starts, in bytes. Default 64 MiB.
     pub memtable_soft_bytes: usize,

@@ -149,7 +149,8 @@ impl Kept {
         Settings {
             segment_bytes: 1 << 20,
             memtable_soft_bytes: 1 << 20,
-            // Enough for a few generations of the base: each takes 2 MiB at least.
+            // What waits for its checkpoint, and a few merges, find room in what is kept: a generation of the base takes 2 MiB at least.
+            memtable_hard_bytes: 4 << 20,
             min_free_bytes: Some(24 << 20),
             scrub_bytes_per_second: 0,
             ..Settings::default()
