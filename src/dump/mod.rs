@@ -6,6 +6,8 @@
 
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod pass;
 mod reader;
 mod redactions;

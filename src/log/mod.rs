@@ -13,6 +13,8 @@ mod creation;
 mod damage;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod manifest;
 mod reader;
 mod recovery;
