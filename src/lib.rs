@@ -55,7 +55,7 @@
 //! # Features
 //!
 //! `sled` (default): the embedded base. `postgres` (default): the base in Postgres. `cli` (default): the command line. `conformance`: the suites
-//! and the simulated file system, for those who write a backend.
+//! and the simulated file system, for those who write a backend. `fuzzing`: the fuzz targets.
 
 #![forbid(unsafe_code)]
 
@@ -67,6 +67,9 @@ pub mod diagnostics;
 pub mod dump;
 pub mod env;
 pub mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kv;
 pub mod log;
 pub mod migrate;

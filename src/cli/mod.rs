@@ -16,6 +16,8 @@ mod diff;
 mod drive;
 mod dump;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod get;
 mod history;
 mod import;

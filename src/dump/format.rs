@@ -126,8 +126,7 @@ impl DumpHeader {
         bytes[..VERSION_AT].copy_from_slice(&MAGIC);
         bytes[VERSION_AT..CRC_AT].copy_from_slice(&DUMP_FORMAT.to_le_bytes());
         bytes[LENGTH_AT..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
-        let crc = header_crc(&bytes);
-        bytes[CRC_AT..LENGTH_AT].copy_from_slice(&crc.to_le_bytes());
+        seal_header(&mut bytes);
         bytes
     }
 
@@ -195,6 +194,12 @@ fn decode_index(fields: &mut &[u8]) -> Option<DumpedIndex> {
     let (name, rest) = fields.split_at_checked(length)?;
     *fields = rest;
     Some(DumpedIndex { name: String::from_utf8(name.to_vec()).ok()?, version })
+}
+
+/// Puts the checksum into a header of at least [`PREFIX_BYTES`].
+pub(super) fn seal_header(bytes: &mut [u8]) {
+    let crc = header_crc(bytes);
+    bytes[CRC_AT..LENGTH_AT].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn header_crc(bytes: &[u8]) -> u32 {

@@ -7,6 +7,8 @@
 mod blocks;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hashed;
 mod output;
 mod pass;

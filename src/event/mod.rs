@@ -7,6 +7,8 @@
 mod decode;
 mod encode;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod generated;
 #[cfg(test)]
 mod tests;

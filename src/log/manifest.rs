@@ -14,7 +14,7 @@ use super::{Head, LOG_FORMAT, LogError};
 use crate::env::{File, FileExt as _, Fs, OpenMode};
 use crate::types::{Digest, Hash, LogId, Position, Timestamp};
 
-const MAGIC: [u8; 8] = *b"LAKELOGM";
+pub(super) const MAGIC: [u8; 8] = *b"LAKELOGM";
 pub(super) const HEAD_BYTES: usize = 8 + 8 + 32;
 pub(super) const SNAPSHOT_BYTES: usize = HEAD_BYTES + 8 + 32;
 /// Length, generation, log id, creation time, promise, floor, start, snapshots, redaction, number of segments.

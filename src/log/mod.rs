@@ -14,6 +14,8 @@ mod creation;
 mod damage;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod manifest;
 #[cfg(test)]
 mod misplaced;

@@ -8,6 +8,8 @@ mod document;
 mod dry;
 mod error;
 mod export;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod import;
 mod input;
 mod read;
