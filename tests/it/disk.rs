@@ -1,7 +1,8 @@
 //! Real file systems that fill up, get room again, or turn read-only: mounted where nobody else sees them.
 //!
 //! A test runs itself again in a mount namespace of its own, as root or as the root of a user namespace. Where neither can be had
-//! the tests say on standard error that they were left out; in CI they fail instead.
+//! the tests say on standard error that they were left out; with `LAKELOG_MOUNTS=required` they fail instead. No installed package makes a
+//! container mount anything, so that it is CI is no reason to fail.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -47,7 +48,7 @@ fn where_it_may_mount(test: &str, kind: Kind, run: impl FnOnce()) {
     };
     if let Some(refused) = refused {
         let message = format!("{test}: NOT RUN, no file system of kind {kind:?} can be mounted: {refused}");
-        assert!(env::var_os("CI").is_none(), "{message}");
+        assert!(env::var_os("LAKELOG_MOUNTS").is_none_or(|wanted| wanted != "required"), "{message}");
         // Not the macro: the harness would keep to itself what it prints.
         io::stderr().write_all(format!("{message}\n").as_bytes()).unwrap();
         return;
