@@ -12,6 +12,7 @@ mod memtable;
 mod pins;
 mod project;
 mod ranges;
+mod references;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use project::{
     CURSORS, MARKS, REDACTIONS, REQUESTS, REQUESTS_BY_TIME, RESTORES, Remembered, Restored, decode_request_time_key,
     project_events, project_request, redaction_key,
 };
+pub use references::references;
 pub use scan::Scanner;
 pub use timeline::{Timeline, Timelines};
 pub use view::{Layers, View};

@@ -310,6 +310,39 @@ fn an_undo_of_more_than_a_transaction_takes_is_refused_and_parts_of_it_are_not()
     assert!(refused.kind() == ErrorKind::Invalid && refused.message().contains("keys and ranges"), "{refused}");
 }
 
+#[test]
+fn an_undo_leaves_no_reference_to_what_would_go() {
+    let world = World::new();
+    let mut stepped = world.open(true);
+    let put = |stepped: &mut Stepped, key: &str| {
+        stepped.write("t", Batch::new().set(b"auth", key.as_bytes(), key.as_bytes())).unwrap().position
+    };
+    let undo = |stepped: &mut Stepped, position: Position| {
+        let store = stepped.store.clone();
+        stepped.one(async move { store.undo(Context::new("t"), position, position).await })
+    };
+    put(&mut stepped, "users/ann");
+    put(&mut stepped, "users/bob");
+    let changed = stepped.write("t", Batch::new().set(b"auth", b"users/ann", b"changed")).unwrap().position;
+    put(&mut stepped, "gUsers/Admins/users/ann");
+    put(&mut stepped, "gUsers/Admins/users/bob");
+    // The user stays, so the membership does not depend on its change.
+    undo(&mut stepped, changed).unwrap();
+    stepped.write("t", Batch::new().delete(b"auth", b"users/ann")).unwrap();
+    let again = put(&mut stepped, "users/ann");
+    // It was written before, and is nothing that came later.
+    undo(&mut stepped, again).unwrap();
+    let again = put(&mut stepped, "users/ann");
+    let credentials = put(&mut stepped, "uCredentials/ann/credentials/AKIA");
+    let refused = undo(&mut stepped, again).unwrap_err();
+    assert!(refused.kind() == ErrorKind::Conflict && refused.message().contains("uCredentials/ann"), "{refused}");
+    let store = stepped.store.clone();
+    let plan = stepped.one(async move { store.plan_undo(again, again).await }).unwrap();
+    assert_eq!(plan.dependents.iter().map(|dependent| dependent.position).collect::<Vec<_>>(), [credentials]);
+    stepped.write("t", Batch::new().delete(b"auth", b"uCredentials/ann/credentials/AKIA")).unwrap();
+    undo(&mut stepped, again).unwrap();
+}
+
 /// Few keys, but large ones: the range is restored as one event, and gives the same.
 #[test]
 fn a_rewind_of_many_bytes_restores_the_range() {

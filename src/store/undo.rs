@@ -15,7 +15,7 @@ use super::reader::Reader;
 use super::transaction::Tx;
 use crate::event::{Event, Transaction};
 use crate::log::{Log, LogError};
-use crate::projection::{Write, project_events};
+use crate::projection::{Write, project_events, references};
 use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, OWN_PARTITION_BYTE, PartitionClass, Position, Result};
 
 /// Later changes that are named, the most.
@@ -44,7 +44,7 @@ pub struct Undo {
 pub struct Dependent {
     /// The transaction.
     pub position: Position,
-    /// A key that it wrote, or the prefix of a range that it deleted or restored, encoded.
+    /// A key that it wrote, which was written before or refers to what would go; or the prefix of a range that it deleted or restored. Encoded.
     pub key: Key,
 }
 
@@ -52,6 +52,8 @@ pub struct Dependent {
 struct Found {
     touched: Touched,
     dependents: Vec<Dependent>,
+    /// By the key that was set since and refers to something touched: where, and to what.
+    holders: BTreeMap<Key, (Position, Vec<Key>)>,
 }
 
 impl Store {
@@ -76,8 +78,9 @@ impl Store {
     /// they touched.
     ///
     /// # Errors
-    /// `conflict`, naming them, when later transactions depend on what is undone: they wrote a key that it wrote, or met a
-    /// range that it deleted or restored. Others as [`Store::plan_undo`] and [`Tx::restore_range`].
+    /// `conflict`, naming them, when later transactions depend on what is undone: they wrote a key that it wrote, met a
+    /// range that it deleted or restored, or wrote what still refers to an entry that would go (a membership, a policy or credentials
+    /// of a user, group or policy in lakeFS's `auth`). Others as [`Store::plan_undo`] and [`Tx::restore_range`].
     pub async fn undo(&self, context: Context, first: Position, last: Position) -> Result<Committed<()>> {
         let shared = self.shared().clone();
         self.transact(context, move |tx: Tx| {
@@ -118,7 +121,21 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     let before = Reader::at(shared, first.previous())?;
     shared.sync_to(head).await?;
     let log = shared.log.clone();
-    let Found { touched, dependents } = on_blocking_thread(move || find(log.as_ref(), first, last, head)).await??;
+    let Found { touched, mut dependents, holders } =
+        on_blocking_thread(move || find(log.as_ref(), first, last, head)).await??;
+    for (holder, (position, referred)) in holders {
+        if dependents.len() >= DEPENDENTS_NAMED_MAX {
+            break;
+        }
+        for key in referred {
+            let goes = shared.view.get(&key, before.position()).await?.is_none();
+            if goes && tx.read(&holder).await?.is_some() {
+                dependents.push(Dependent { position, key: holder });
+                break;
+            }
+        }
+    }
+    dependents.sort_by(|one, other| (one.position, &one.key).cmp(&(other.position, &other.key)));
     let (mut keys, mut bytes) = (Vec::new(), 0);
     for key in touched.keys {
         let now = tx.read(&key).await?.map(|(_, value)| value);
@@ -144,7 +161,7 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
 }
 
 fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Result<Found> {
-    let mut found = Found { touched: Touched::default(), dependents: Vec::new() };
+    let mut found = Found { touched: Touched::default(), dependents: Vec::new(), holders: BTreeMap::new() };
     for frame in log.read(first)? {
         let frame = frame?;
         if frame.position > head {
@@ -172,6 +189,19 @@ fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Resul
         let keys = set.writes.iter().map(|write| &write.key[..]).filter(|key| touched.meets_key(key));
         if let Some(key) = ranges.chain(keys).next() {
             found.dependents.push(Dependent { position: frame.position, key: Key(key.into()) });
+            continue;
+        }
+        for write in set.writes.iter().filter(|write| write.value.is_some()) {
+            let mut referred = references(&write.key);
+            referred.retain(|key| found.touched.meets_key(key));
+            if !referred.is_empty() {
+                found.holders.insert(write.key.clone(), (frame.position, referred));
+            }
+        }
+        if found.holders.len() > UNDONE_MAX {
+            let message =
+                format!("too much refers to what is to be undone, limit=`{UNDONE_MAX}`; undo later transactions first");
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
     }
     Ok(found)
