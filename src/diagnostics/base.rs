@@ -63,6 +63,10 @@ pub(super) fn lock(env: &Env, dir: &Path) -> Result<DirLock, LogError> {
 }
 
 /// The base of a store whose lock is held, to be looked at; `None` when it has none.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(unused_variables, reason = "only a server holds the bases of several logs")
+)]
 pub(super) async fn open(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> Result<Option<Arc<dyn Backend>>> {
     match at {
         BaseAt::Directory => embedded(env, dir),
@@ -75,6 +79,10 @@ pub(super) async fn open(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> R
 }
 
 /// Drops what a base holds, for the next open to fill it again. Nobody looks at it any more.
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(unused_variables, reason = "only a server holds the bases of several logs")
+)]
 pub(super) async fn clear(env: &Env, dir: &Path, at: &BaseAt, log_id: LogId) -> Result<()> {
     let base = match at {
         BaseAt::Directory => embedded(env, dir)?,

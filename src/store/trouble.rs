@@ -1,5 +1,6 @@
 //! Faults of disk, clock and base that the whole store meets, one by one: what the callers are told, and what is there afterwards.
 
+#[cfg(feature = "sled")]
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -48,6 +48,7 @@ impl Heads {
     }
 
     /// Bytes of memory.
+    #[cfg(feature = "sled")]
     pub fn memory_bytes(&self) -> usize {
         self.heads.capacity() * size_of::<u32>()
     }

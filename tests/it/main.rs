@@ -9,6 +9,7 @@ mod cli;
 mod disk;
 mod dump;
 mod forks;
+mod fuzz;
 mod golden;
 mod histories;
 mod kill;

@@ -89,7 +89,7 @@ pub(in crate::backends) async fn collect(
 }
 
 /// Every entry at a position: key, version, value.
-#[cfg(test)]
+#[cfg(all(test, any(feature = "postgres", feature = "sled")))]
 pub(in crate::backends) async fn dump(
     backend: &dyn Backend,
     at: u64,
