@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use os::{OsEntropy, OsFs, SystemClock};
+pub(crate) use sequential::filled_pieces;
 pub use sequential::{Sequential, Streamed};
 pub(crate) use socket::SocketFile;
 

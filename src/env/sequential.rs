@@ -11,17 +11,22 @@ use super::{File, os};
 pub struct Sequential {
     file: Arc<dyn File>,
     at: u64,
-    /// Up to here the system knows that what was written stays.
-    handed_on: u64,
 }
 
 /// The disk is kept busy with pieces of this size while more is written.
-const HAND_ON_BYTES: u64 = 16 << 20;
+const PIECE_BYTES: u64 = 16 << 20;
+
+/// Of a file that is written from one end to the other, and whose end went from `before` to `now`: where the pieces lie that are full
+/// since, as offset and length. Whoever writes it tells the system to begin with them ([`File::begin_sync`]).
+pub(crate) fn filled_pieces(before: u64, now: u64) -> Option<(u64, u64)> {
+    let (first, end) = (before / PIECE_BYTES, now / PIECE_BYTES);
+    (first < end).then(|| (first * PIECE_BYTES, (end - first) * PIECE_BYTES))
+}
 
 impl Sequential {
     /// From the beginning of the file.
     pub fn new(file: Arc<dyn File>) -> Sequential {
-        Sequential { file, at: 0, handed_on: 0 }
+        Sequential { file, at: 0 }
     }
 
     /// The file.
@@ -41,10 +46,10 @@ impl Read for Sequential {
 impl Write for Sequential {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.file.write_at(buffer, self.at)?;
+        let before = self.at;
         self.at += written as u64;
-        if self.at - self.handed_on >= HAND_ON_BYTES {
-            self.file.begin_sync(self.handed_on, self.at - self.handed_on);
-            self.handed_on = self.at;
+        if let Some((offset, len)) = filled_pieces(before, self.at) {
+            self.file.begin_sync(offset, len);
         }
         Ok(written)
     }
@@ -59,13 +64,12 @@ impl Write for Sequential {
 pub struct Streamed {
     file: fs::File,
     at: u64,
-    handed_on: u64,
 }
 
 impl Streamed {
     /// From the beginning of an empty file.
     pub fn new(file: fs::File) -> Streamed {
-        Streamed { file, at: 0, handed_on: 0 }
+        Streamed { file, at: 0 }
     }
 
     /// The file.
@@ -77,10 +81,10 @@ impl Streamed {
 impl Write for Streamed {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = self.file.write(buffer)?;
+        let before = self.at;
         self.at += written as u64;
-        if self.at - self.handed_on >= HAND_ON_BYTES {
-            os::begin_sync(&self.file, self.handed_on, self.at - self.handed_on);
-            self.handed_on = self.at;
+        if let Some((offset, len)) = filled_pieces(before, self.at) {
+            os::begin_sync(&self.file, offset, len);
         }
         Ok(written)
     }

@@ -8,19 +8,16 @@ use super::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
 use super::rotation::segment_header;
 use super::segment;
 use super::writer::{FileLog, View, Writer};
-use crate::env::FileExt as _;
+use crate::env::{FileExt as _, filled_pieces};
 
-/// The disk is kept busy with pieces of this size while more is written.
-const HAND_ON_BYTES: u64 = 16 << 20;
 /// So much room is left for those who go on, in zeros; what they need beyond it is in the next segment.
 const LEFT_BYTES: u64 = 1 << 20;
 
 impl Writer {
-    /// Says of `bytes` before the end that they stay as they are, from time to time.
+    /// Says of `bytes` behind the end, which were just written, that they stay as they are, from time to time.
     pub(super) fn begin_sync(&self, bytes: u64) {
-        let (before, now) = (self.end / HAND_ON_BYTES, (self.end + bytes) / HAND_ON_BYTES);
-        if before < now {
-            self.file.begin_sync(before * HAND_ON_BYTES, (now - before) * HAND_ON_BYTES);
+        if let Some((offset, len)) = filled_pieces(self.end, self.end + bytes) {
+            self.file.begin_sync(offset, len);
         }
     }
 }
