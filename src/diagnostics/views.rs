@@ -11,9 +11,9 @@ use super::verify::VerifyProblem;
 use crate::backends::{Backend, BackendError};
 use crate::env::Env;
 use crate::log::{Check, LogError, LogFiles};
-use crate::projection::{IndexSet, Pins, REDACTIONS, Scanner, Timeline, Timelines, View};
+use crate::projection::{IndexSet, Pins, Scanner, Timeline, Timelines, View, redactions};
 use crate::store::{base_in, rebuild, seed};
-use crate::types::{Entry, Key, KeyRange, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
+use crate::types::{Entry, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Stamp};
 
 /// Where the rebuilt views rest meanwhile, in the store's directory.
 const SCRATCH_DIR: &str = "verify.tmp";
@@ -133,7 +133,7 @@ async fn compare_over(
     }
     // A base that cannot be read to its end has no history to compare, and one that is wrong now is rebuilt anyway.
     // Nor one that still has what a redaction takes out of the log, which the next open does away with.
-    let erases = last_redaction(&rebuilt).await? > stamp.redaction;
+    let erases = redactions(&rebuilt).await?.last().is_some_and(|last| *last > stamp.redaction);
     if stamp.history.is_some_and(|begins| begins <= floor) && comparison.problems.is_empty() && !erases {
         let view = Arc::new(View::new(base.clone(), stamp.position, Arc::new(Pins::default())));
         view.pins().publish(stamp.position);
@@ -141,20 +141,6 @@ async fn compare_over(
         comparison.problems.extend(compare_histories(&rebuilt, &view, floor, from).await?);
     }
     Ok(comparison)
-}
-
-/// Where something was erased last.
-async fn last_redaction(rebuilt: &Arc<View>) -> Result<Position> {
-    let range = KeyRange::new(REDACTIONS, b"");
-    let mut scanner = Scanner::new(rebuilt.clone(), rebuilt.pins().pin(), range.prefix(), range.end(), 0);
-    let mut last = Position::ZERO;
-    loop {
-        let page = scanner.page().await?;
-        match page.iter().map(|entry| entry.version).max() {
-            Some(version) => last = last.max(version),
-            None => return Ok(last),
-        }
-    }
 }
 
 /// When each key got which value or went, as the log gives it and as the base has it. Names the first difference.

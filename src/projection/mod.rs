@@ -29,7 +29,7 @@ pub use project::{
     project_events, project_request, redaction_key,
 };
 pub use references::references;
-pub use scan::Scanner;
+pub use scan::{Scanner, redactions};
 pub use timeline::{Timeline, Timelines};
 pub use view::{Layers, View};
 pub use write_set::{Write, WriteSet};

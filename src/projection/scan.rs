@@ -1,18 +1,33 @@
 //! [`Scanner`]: entries of a key range in order, at one position, page by page.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::Guard;
 
 use super::memtable::{Item, Items};
 use super::pins::Pin;
+use super::project::REDACTIONS;
 use super::view::{Layers, View};
 use crate::backends::BackendError;
 use crate::types::{Entry, KeyRange, Position, Slice};
 
 /// Keys looked at in one layer under one lock, unless the caller's hint is smaller.
 const PAGE_KEYS_MAX: usize = 512;
+
+/// The positions of all redactions that a view knows of.
+pub async fn redactions(view: &Arc<View>) -> Result<BTreeSet<Position>, BackendError> {
+    let range = KeyRange::new(REDACTIONS, b"");
+    let mut scanner = Scanner::new(view.clone(), view.pins().pin(), range.prefix(), range.end(), 0);
+    let mut redactions = BTreeSet::new();
+    loop {
+        let page = scanner.page().await?;
+        if page.is_empty() {
+            return Ok(redactions);
+        }
+        redactions.extend(page.iter().map(|entry| entry.version));
+    }
+}
 
 /// Reads a range at one position. Pins the position; holds layers only while it fetches a page.
 ///

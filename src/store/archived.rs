@@ -8,6 +8,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::decoded::decode;
 use super::diff::{DiffOptions, Differences};
@@ -23,7 +24,7 @@ use crate::dump::DumpSummary;
 use crate::env::Env;
 use crate::event::{self, Event};
 use crate::log::{AttachedLog, DirLock, Frame, Log as _, LogError};
-use crate::projection::IndexSet;
+use crate::projection::{IndexSet, redactions};
 use crate::types::{At, Error, ErrorKind, Position, Result};
 
 const SCRATCH_PREFIX: &str = "past-";
@@ -132,7 +133,7 @@ impl Archive {
                 progress(read, total);
             }
             match frame {
-                Ok(frame) if frame.position > to => redactions(frame).transpose(),
+                Ok(frame) if frame.position > to => redactions_of(frame).transpose(),
                 frame => Some(frame.map_err(Error::from)),
             }
         });
@@ -149,6 +150,9 @@ impl Archive {
             keeps_history: true,
             redaction: Position::ZERO,
         });
+        // Else each value that is read would be looked up.
+        let any = !redactions(&shared.view).await?.is_empty();
+        shared.redactions.store(any, Ordering::Release);
         // Nobody takes commands.
         shared.queue.close();
         Ok(ArchivedPast { shared: Arc::new(shared), states: from..=to, scratch: Some(scratch) })
@@ -156,7 +160,7 @@ impl Archive {
 }
 
 /// What a transaction says of redactions, and nothing else of it.
-fn redactions(frame: Frame) -> Result<Option<Frame>> {
+fn redactions_of(frame: Frame) -> Result<Option<Frame>> {
     let transaction = decode(frame.position, frame.payload.clone())?;
     let mut events = transaction.events;
     events.retain(|event| matches!(event, Event::Redacted { .. }));

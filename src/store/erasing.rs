@@ -23,8 +23,8 @@ use super::seed::seed;
 use super::snapshot::without;
 use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError, Snapshot};
-use crate::projection::{Keep, Pins, REDACTIONS, Scanner, View, changes};
-use crate::types::{Digest, Error, Key, KeyRange, Position, Result, Stamp};
+use crate::projection::{Keep, Pins, View, changes, redactions};
+use crate::types::{Digest, Error, Key, Position, Result, Stamp};
 
 /// What redactions were to erase.
 #[derive(Debug, Default)]
@@ -77,7 +77,7 @@ pub(super) async fn finish(shared: &Arc<Shared>) -> Result<()> {
         return Ok(());
     }
     heal_base(shared).await?;
-    let all = redactions(shared).await?;
+    let all = redactions(&shared.view).await?;
     shared.redactions.store(!all.is_empty(), Ordering::Release);
     let settled = shared.log.redaction().max(shared.log.floor());
     let open: BTreeSet<Position> = all.into_iter().filter(|redaction| *redaction > settled).collect();
@@ -87,21 +87,6 @@ pub(super) async fn finish(shared: &Arc<Shared>) -> Result<()> {
     }
     shared.redactions_open.store(false, Ordering::Release);
     Ok(())
-}
-
-/// Every redaction that the view knows of.
-async fn redactions(shared: &Arc<Shared>) -> Result<BTreeSet<Position>> {
-    let range = KeyRange::new(REDACTIONS, b"");
-    let pin = shared.view.pins().pin();
-    let mut scanner = Scanner::new(shared.view.clone(), pin, range.prefix(), range.end(), 0);
-    let mut redactions = BTreeSet::new();
-    loop {
-        let page = scanner.page().await?;
-        if page.is_empty() {
-            return Ok(redactions);
-        }
-        redactions.extend(page.iter().map(|entry| entry.version));
-    }
 }
 
 /// Fills a base that was cleared and not filled again, as when a connection broke.
@@ -145,7 +130,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, archive: &Path) -> Result<bool>
     if archived.redaction >= done {
         return Ok(false);
     }
-    let all = redactions(shared).await?;
+    let all = redactions(&shared.view).await?;
     let owed = all.into_iter().filter(|redaction| *redaction > archived.redaction && *redaction <= done).collect();
     let erasure = Erasure::read(shared, &owed, Some(archive))?;
     let snapshots = rewritten(shared, archive, archived.snapshots, &erasure)?;
