@@ -53,20 +53,18 @@ impl SnapshotRepair {
         };
         for snapshot in listed {
             let path = snapshot.path(log_dir);
-            let problem = match snapshot.verify(env.fs.as_ref(), log_dir) {
+            let problem = match snapshot.verify(env.fs.as_ref(), log_dir).map_err(Problem::from_error) {
                 Ok(()) => continue,
-                Err(LogError::Corrupt { path, offset, first, last, detail }) => {
-                    Problem { path, offset, first, last, detail }
-                }
+                Err(Ok(problem)) => problem,
                 // A sector that cannot be read.
-                Err(LogError::Io { source, .. }) => Problem {
+                Err(Err(LogError::Io { source, .. })) => Problem {
                     path: path.clone(),
                     offset: 0,
                     first: snapshot.head.position,
                     last: snapshot.head.position,
                     detail: format!("the snapshot cannot be read: {source}"),
                 },
-                Err(error) => return Err(error.into()),
+                Err(Err(error)) => return Err(error.into()),
             };
             match find(env, &snapshot, copy) {
                 Ok(from) => {

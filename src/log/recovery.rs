@@ -45,7 +45,7 @@ impl Problem {
     }
 
     /// From an error that names damage; any other error comes back.
-    pub(super) fn from_error(error: LogError) -> Result<Problem, LogError> {
+    pub(crate) fn from_error(error: LogError) -> Result<Problem, LogError> {
         match error {
             LogError::Corrupt { path, offset, first, last, detail } => {
                 Ok(Problem { path, offset, first, last, detail })

@@ -191,8 +191,8 @@ impl Shared {
     pub async fn submit(
         &self,
         submission: Box<Submission>,
-        room: Room<'_>,
         answer: oneshot::Receiver<Answered>,
+        room: Room<'_>,
         committer: Option<&Mutex<Committer>>,
     ) -> Result<Position, Refusal> {
         let failed = |error| Err(Refusal::Failed(error));
@@ -312,8 +312,7 @@ impl Shared {
     /// Errors: as [`Shared::value_at`].
     pub async fn page(&self, scanner: &mut Scanner) -> Result<Vec<Entry>> {
         let page = scanner.page().await?;
-        let all = self.redactions_open.load(Ordering::Acquire);
-        for entry in page.iter().filter(|entry| all || entry.value.is_empty()) {
+        for entry in page.iter().filter(|entry| self.may_be_erased(&entry.value)) {
             self.check_erased(&entry.encoded_key, entry.version, &entry.value).await?;
         }
         Ok(page)
@@ -335,12 +334,15 @@ impl Shared {
         }
     }
 
-    /// The same as an answer. Costs a look-up only for empty values; while a redaction is decided and not done, for all, since what
+    /// Without a look-up: only an empty value, where anything was redacted; while a redaction is decided and not done any, since what
     /// it erases still stands where it was.
+    fn may_be_erased(&self, value: &[u8]) -> bool {
+        (value.is_empty() || self.redactions_open.load(Ordering::Acquire)) && self.redactions.load(Ordering::Acquire)
+    }
+
+    /// The same as an answer.
     pub async fn is_erased(&self, key: &[u8], version: Position, value: &[u8]) -> Result<bool> {
-        let empty = value.is_empty() || self.redactions_open.load(Ordering::Acquire);
-        let possible = empty && self.redactions.load(Ordering::Acquire);
-        if !possible || key.first() == Some(&OWN_PARTITION_BYTE) {
+        if !self.may_be_erased(value) || key.first() == Some(&OWN_PARTITION_BYTE) {
             return Ok(false);
         }
         // Asked at the newest position: a redaction holds for every state before it.

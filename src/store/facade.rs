@@ -250,7 +250,7 @@ impl Store {
         let room = self.shared.room(bytes).await?;
         let done = match self.blind(context, events)? {
             Blind::Ready(submission, fate) => {
-                self.shared.submit(submission, room, fate, self.threads.committer()).await
+                self.shared.submit(submission, fate, room, self.threads.committer()).await
             }
             Blind::Indexed(prepared) => return Box::pin(self.append_indexed(*prepared, room, bytes)).await,
         };
@@ -294,7 +294,7 @@ impl Store {
             let read = Box::pin(self.read_old_values(&mut submission)).await;
             read.map_err(Refusal::Failed)?;
         }
-        self.shared.submit(submission, room, fate, self.threads.committer()).await
+        self.shared.submit(submission, fate, room, self.threads.committer()).await
     }
 
     async fn read_old_values(&self, submission: &mut Submission) -> Result<()> {

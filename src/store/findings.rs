@@ -78,12 +78,13 @@ impl Findings {
         self.values
     }
 
-    /// The next positions for one transaction of about so many bytes, in order; none when all are among the `taken`.
+    /// The next positions for one transaction of about so many bytes, in order; none when there are none above `after`. What is found
+    /// later lies above all that was found before.
     ///
     /// Errors: `invalid` when one of them alone has too many keys.
-    pub fn part(&self, taken: &BTreeSet<Position>, bytes_max: usize) -> Result<Vec<Position>> {
+    pub fn part(&self, after: Position, bytes_max: usize) -> Result<Vec<Position>> {
         let (mut part, mut bytes, mut operations) = (Vec::new(), 0, 1);
-        for (position, found) in self.found.iter().filter(|(position, _)| !taken.contains(position)) {
+        for (position, found) in self.found.range(after.next()..) {
             let keys = found.keys.iter().map(|(partition, key)| 2 * (partition.len() + key.len()) + KEY_OVERHEAD_BYTES);
             bytes += POSITION_OVERHEAD_BYTES + keys.sum::<usize>();
             operations += found.keys.len();
@@ -101,6 +102,11 @@ impl Findings {
             part.push(*position);
         }
         Ok(part)
+    }
+
+    /// Whether there is a next part.
+    pub fn goes_on(&self, after: Position) -> bool {
+        self.found.last_key_value().is_some_and(|(last, _)| *last > after)
     }
 
     /// What a part erases, by key.
@@ -305,20 +311,18 @@ mod tests {
         };
         let mut findings = Findings::new(Redact::Position(Position(1)));
         findings.found = (1..=10).map(|position| (Position(position), found(2, 97))).collect();
-        let mut taken = BTreeSet::new();
+        let mut after = Position::ZERO;
         let mut parts = Vec::new();
-        loop {
-            let part = findings.part(&taken, 1_700).unwrap();
-            if part.is_empty() {
-                break;
-            }
-            taken.extend(part.iter().copied());
+        while findings.goes_on(after) {
+            let part = findings.part(after, 1_700).unwrap();
+            after = *part.last().unwrap();
             parts.push(part.len());
         }
         assert_eq!(parts, [3, 3, 3, 1]);
-        assert_eq!(findings.part(&BTreeSet::new(), 1).unwrap().len(), 1, "one always goes");
+        assert!(findings.part(after, 1_700).unwrap().is_empty());
+        assert_eq!(findings.part(Position::ZERO, 1).unwrap().len(), 1, "one always goes");
         findings.found.insert(Position(1), found(13_500, 2_500));
-        let error = findings.part(&BTreeSet::new(), 1 << 20).unwrap_err();
+        let error = findings.part(Position::ZERO, 1 << 20).unwrap_err();
         assert!(error.kind() == ErrorKind::Invalid && error.message().contains("one by one"), "{error}");
     }
 }

@@ -147,32 +147,28 @@ impl Store {
         // Set before it can be committed: whoever reads what is erased behind that asks.
         shared.redactions.store(true, Ordering::Release);
         shared.redactions_open.store(true, Ordering::Release);
-        let (mut taken, mut redactions) = (BTreeSet::new(), BTreeSet::new());
-        loop {
-            let part = self.redact_part(&context, &findings, &archives, &taken, part_bytes).await;
-            let Committed { position, .. } = match part {
-                Err(error) if error.kind() == ErrorKind::NotFound && redactions.is_empty() => {
-                    shared.redactions_open.store(false, Ordering::Release);
-                    archives.iter().try_for_each(|archive| owed::forget(shared, archive))?;
-                    let position = shared.log.redaction();
-                    return if settled { Ok(Redacted { position, values: 0, gaps }) } else { Err(error) };
-                }
+        let (mut after, mut redactions) = (Position::ZERO, BTreeSet::new());
+        while redactions.is_empty() || findings.lock().goes_on(after) {
+            let part = self.redact_part(&context, &findings, &archives, after, part_bytes).await;
+            let Committed { position, answer: last, .. } = match part {
+                Ok(part) => part,
                 Err(error) => {
                     // Where the fate is unknown, the log takes nothing more, and another process will see.
-                    let undecided =
-                        redactions.is_empty() && !matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Closed);
-                    shared.redactions_open.fetch_and(!undecided, Ordering::AcqRel);
+                    if redactions.is_empty() && !matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Closed) {
+                        shared.redactions_open.store(false, Ordering::Release);
+                    }
+                    if redactions.is_empty() && error.kind() == ErrorKind::NotFound {
+                        archives.iter().try_for_each(|archive| owed::forget(shared, archive))?;
+                        if settled {
+                            return Ok(Redacted { position: shared.log.redaction(), values: 0, gaps });
+                        }
+                    }
                     return Err(error);
                 }
-                Ok(part) => part,
             };
             shared.redacted_at.store(position.0, Ordering::Release);
             redactions.insert(position);
-            let findings = findings.lock();
-            taken.extend(findings.part(&taken, part_bytes)?);
-            if findings.part(&taken, part_bytes)?.is_empty() {
-                break;
-            }
+            after = Position(last);
         }
         drop(gate);
         complete(shared, &redactions).await?;
@@ -185,29 +181,28 @@ impl Store {
         Ok(Redacted { position, values, gaps })
     }
 
-    /// Commits the next part of what is found. A part that loses to a write of one of its keys looks only at what came since, so
+    /// Commits the next part of what is found, and answers where that ends. A part that loses to a write of one of its keys looks only at what came since, so
     /// it gets through however much is written.
     async fn redact_part(
         &self,
         context: &Context,
         findings: &Arc<Mutex<Findings>>,
         archives: &Arc<[PathBuf]>,
-        taken: &BTreeSet<Position>,
+        after: Position,
         part_bytes: usize,
-    ) -> Result<Committed<()>> {
-        let (shared, taken) = (self.shared(), Arc::new(taken.clone()));
+    ) -> Result<Committed<u64>> {
+        let shared = self.shared();
         self.transact(context.clone(), |tx: Tx| {
             let (shared, findings, archives) = (shared.clone(), findings.clone(), archives.clone());
-            let taken = taken.clone();
             async move {
                 look(&shared, &findings, &archives, tx.position()).await?;
-                let (keys, event) = {
+                let (last, keys, event) = {
                     let findings = findings.lock();
                     if findings.values() == 0 {
                         return Err(Error::new(ErrorKind::NotFound, "there is no value to redact"));
                     }
-                    let part = findings.part(&taken, part_bytes)?;
-                    (findings.keys(&part), findings.event(&part))
+                    let part = findings.part(after, part_bytes)?;
+                    (part.last().map_or(after.0, |last| last.0), findings.keys(&part), findings.event(&part))
                 };
                 for ((partition, key), positions) in keys {
                     let live = tx.read(&Key::new(&partition, &key)).await?;
@@ -216,7 +211,7 @@ impl Store {
                     }
                 }
                 tx.record(event);
-                Ok(())
+                Ok(last)
             }
         })
         .await
