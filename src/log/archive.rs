@@ -4,6 +4,7 @@
 //! was synced and read back there; so an archive is whole at every moment, and a copy that was interrupted begins again.
 //! An archive has one run of segments, from where it begins to where the log goes on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,7 +96,7 @@ impl Index {
     }
 
     /// The index of the archive in `dir`; `None` when there is none.
-    fn load(fs: &dyn Fs, dir: &Path) -> Result<Option<Index>, LogError> {
+    pub fn load(fs: &dyn Fs, dir: &Path) -> Result<Option<Index>, LogError> {
         let path = dir.join(INDEX);
         let damaged = |why: &str| Err(segment::corrupt(&path, 0, Position(1), Position::MAX, why));
         let file = match fs.open(&path, OpenMode::Read) {
@@ -135,7 +136,7 @@ impl Index {
             index => return index,
         };
         let copies = match fs.exists(dir).at("look for the archive", dir)? {
-            true => own_segments(fs, dir, manifest.log_id)?,
+            true => unlisted_segments(fs, dir, manifest.log_id, &BTreeSet::new())?,
             false => Vec::new(),
         };
         let first = manifest.segments.first().map(|entry| entry.id);
@@ -245,13 +246,20 @@ pub fn archive_redaction(env: &Env, log_dir: &Path, dir: &Path) -> Result<Positi
     Ok(Index::of_log(fs, dir, &manifest::load(fs, log_dir)?.manifest)?.redaction)
 }
 
-/// Files in `dir` that are segments of this log, listed or not, in order.
-fn own_segments(fs: &dyn Fs, dir: &Path, log_id: LogId) -> Result<Vec<(SegmentId, PathBuf)>, LogError> {
+/// Files in `dir` that are segments of this log and not among the listed ones, in order. Only these are opened.
+fn unlisted_segments(
+    fs: &dyn Fs,
+    dir: &Path,
+    log_id: LogId,
+    listed: &BTreeSet<PathBuf>,
+) -> Result<Vec<(SegmentId, PathBuf)>, LogError> {
     let mut found = Vec::new();
     for name in fs.read_dir(dir).at("list the directory", dir)? {
         let Some((id, _)) = SegmentId::and_revision_of(&name) else { continue };
         let path = dir.join(name);
-        if matches!(segment::open(fs, &path, OpenMode::Read)?, Ok((_, header)) if header.log_id == log_id) {
+        if !listed.contains(&path)
+            && matches!(segment::open(fs, &path, OpenMode::Read)?, Ok((_, header)) if header.log_id == log_id)
+        {
             found.push((id, path));
         }
     }
@@ -261,10 +269,10 @@ fn own_segments(fs: &dyn Fs, dir: &Path, log_id: LogId) -> Result<Vec<(SegmentId
 
 /// Removes what attempts left in an archive: segments of the log and snapshots that the index does not list, and halves of copies.
 pub(super) fn remove_unlisted(fs: &dyn Fs, dir: &Path, index: &Index) -> Result<(), LogError> {
-    let listed: Vec<PathBuf> = index.segments.iter().map(|entry| entry.path(dir)).collect();
+    let listed = index.segments.iter().map(|entry| entry.path(dir)).collect();
     let snapshots: Vec<String> = index.snapshots.iter().map(Snapshot::file_name).collect();
-    let mut goes: Vec<PathBuf> = own_segments(fs, dir, index.log_id)?.into_iter().map(|(_, path)| path).collect();
-    goes.retain(|path| !listed.contains(path));
+    let unlisted = unlisted_segments(fs, dir, index.log_id, &listed)?;
+    let mut goes: Vec<PathBuf> = unlisted.into_iter().map(|(_, path)| path).collect();
     for name in fs.read_dir(dir).at("list the directory", dir)? {
         let half = name.strip_suffix(UNFINISHED).is_some_and(|whole| {
             SegmentId::and_revision_of(whole).is_some() || Snapshot::is_file_name(whole) || whole == INDEX

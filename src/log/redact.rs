@@ -110,7 +110,7 @@ impl FileLog {
                 *former = *snapshot;
             }
         }
-        let written = Index::of_log(fs, dir, &manifest).is_ok();
+        let written = Index::load(fs, dir)?.is_some();
         if written && (!replaced.is_empty() || !snapshots.is_empty()) {
             index.store(fs, dir)?;
         }
