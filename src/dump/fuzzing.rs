@@ -1,12 +1,10 @@
 //! The fuzz target of dumps: hostile bytes verified and restored. Blocks come with checksums made good, unless the input
 //! asks for them as they are; hashes of the whole never are, so what gets that far is refused at the trailer at the latest.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::format::{self, BLOCK_HEADER_BYTES, BlockHeader, PREFIX_BYTES};
 use super::{DumpOptions, DumpReader, DumpSource, RestoreOptions, dump, restore, verify};
@@ -67,25 +65,9 @@ fn seal(bytes: &mut [u8]) {
     }
 }
 
-/// A sink whose bytes can be had afterwards.
-#[derive(Clone, Debug, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Inputs to begin with: dumps of a small log, whole and in part, plain and compressed.
 pub fn seeds() -> Vec<Vec<u8>> {
-    static SEEDS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    SEEDS.get_or_init(|| make_seeds().expect("the simulated disk has no faults")).clone()
+    make_seeds().expect("the simulated disk has no faults")
 }
 
 fn make_seeds() -> Result<Vec<Vec<u8>>, LogError> {
@@ -103,12 +85,10 @@ fn make_seeds() -> Result<Vec<Vec<u8>>, LogError> {
     let files = LogFiles::open(&env, Path::new(DIR))?;
     let mut seeds = Vec::new();
     for (since, compress) in [(None, false), (None, true), (Some(Position(3)), false)] {
-        let sink = Sink::default();
         let options = DumpOptions { since, at: None, compress };
-        let taken = dump(&env, &files, options, sink.clone(), "seed", &mut |_, _| {});
-        taken.expect("the simulated disk has no faults");
-        seeds.push([&[AS_IS], &sink.0.lock()[..]].concat());
-        seeds.push([&[0], &sink.0.lock()[..]].concat());
+        let taken = dump(&env, &files, options, Vec::new(), "seed", &mut |_, _| {});
+        let (bytes, _) = taken.expect("the simulated disk has no faults");
+        seeds.extend([AS_IS, 0].map(|flags| [&[flags], &bytes[..]].concat()));
     }
     Ok(seeds)
 }
