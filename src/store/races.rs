@@ -72,6 +72,15 @@ fn build(stepped: &mut Stepped) -> Result<()> {
     stepped.one(async move { store.build_indexes().await })
 }
 
+/// A build that has read a page of the base, and waits.
+fn begun_build(world: &World, stepped: &Stepped) -> Pin<Box<dyn Future<Output = Result<()>>>> {
+    let store = stepped.store.clone();
+    let mut building = Box::pin(async move { store.build_indexes().await });
+    world.base.waits.store(true, Ordering::Relaxed);
+    assert!(poll(building.as_mut()).is_pending());
+    building
+}
+
 #[test]
 fn an_index_that_is_built_does_not_bring_back_what_was_deleted_meanwhile() {
     let world = World::new();
@@ -82,10 +91,7 @@ fn an_index_that_is_built_does_not_bring_back_what_was_deleted_meanwhile() {
     stepped.checkpoint().unwrap();
     world.kill(stepped);
     let mut stepped = world.open(true);
-    let store = stepped.store.clone();
-    let mut building = Box::pin(async move { store.build_indexes().await });
-    world.base.waits.store(true, Ordering::Relaxed);
-    assert!(poll(building.as_mut()).is_pending());
+    let building = begun_build(&world, &stepped);
     // The build has read them; now they change, and a checkpoint takes the changes out of memory.
     stepped.write("test", Batch::new().delete(b"p", b"gone")).unwrap();
     set(&mut stepped, b"moved", b"w");
@@ -135,10 +141,7 @@ fn an_index_that_is_built_while_a_redaction_makes_the_base_anew_is_built_again()
     stepped.checkpoint().unwrap();
     world.kill(stepped);
     let mut stepped = world.open(true);
-    let store = stepped.store.clone();
-    let mut building = Box::pin(async move { store.build_indexes().await });
-    world.base.waits.store(true, Ordering::Relaxed);
-    assert!(poll(building.as_mut()).is_pending());
+    let building = begun_build(&world, &stepped);
     let (redacting, what) = (stepped.store.clone(), Redact::Key { partition: b"p".to_vec(), key: b"erased".to_vec() });
     let redacted =
         async move { redacting.redact_in_parts(Context::new("test"), RedactOptions::new(what), 1 << 20).await };
