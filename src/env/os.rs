@@ -95,15 +95,7 @@ impl Fs for OsFs {
     }
 
     fn lock(&self, path: &Path, content: &[u8]) -> io::Result<Box<dyn Lock>> {
-        let file =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
-        file.try_lock().map_err(io_of)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = lock_dir(parent)?;
-        file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
-        file.set_len(0)?;
-        file.write_all_at(content, 0)?;
-        Ok(Box::new(OsLock { _file: file, _dir: dir }))
+        Ok(Box::new(OsLock::take(path, content)?))
     }
 }
 
@@ -187,12 +179,36 @@ pub(super) fn begin_sync(file: &fs::File, offset: u64, len: u64) {
 
 #[derive(Debug)]
 struct OsLock {
-    // The locks live as long as the open files.
-    _file: fs::File,
-    _dir: Option<fs::File>,
+    file: fs::File,
+    dir: Option<fs::File>,
+}
+
+impl OsLock {
+    fn take(path: &Path, content: &[u8]) -> io::Result<OsLock> {
+        let file =
+            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        file.try_lock().map_err(io_of)?;
+        let mut lock = OsLock { file, dir: None };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        lock.dir = lock_dir(parent)?;
+        lock.file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+        lock.file.set_len(0)?;
+        lock.file.write_all_at(content, 0)?;
+        Ok(lock)
+    }
 }
 
 impl Lock for OsLock {}
+
+/// Unlocks by name. Closing the files is not enough: a child that was forked and has not yet begun its program holds them
+/// too, and for that moment the store would be locked by a process that closed it.
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // What fails here is unlocked when the last of them closes its files.
+        let _ = self.dir.as_ref().map(fs::File::unlock);
+        let _ = self.file.unlock();
+    }
+}
 
 /// The clock of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -212,5 +228,23 @@ pub struct OsEntropy;
 impl Entropy for OsEntropy {
     fn fill(&self, buffer: &mut [u8]) {
         rand::rng().fill(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copied descriptor stands for a forked child that has not yet begun its program.
+    #[test]
+    fn a_lock_ends_with_its_owner_whoever_else_holds_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = OsLock::take(&path, b"first").unwrap();
+        let copies = (lock.file.try_clone().unwrap(), lock.dir.as_ref().unwrap().try_clone().unwrap());
+        assert_eq!(OsFs.lock(&path, b"second").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        let second = OsFs.lock(&path, b"second").unwrap();
+        drop((copies, second));
     }
 }

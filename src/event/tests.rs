@@ -156,6 +156,15 @@ proptest! {
         prop_assert_eq!(transaction.clone().encode(), bytes);
     }
 
+    /// The room of the queue is counted in these bytes before anything is encoded.
+    #[test]
+    fn an_event_counts_about_as_much_as_its_encoding(event in event()) {
+        let counted = event.bytes();
+        let encoded = Transaction { events: vec![event], ..Transaction::default() }.encode().len();
+        prop_assert!(encoded <= 2 * counted + 64, "counted={counted} encoded={encoded}");
+        prop_assert!(counted <= encoded + 64, "counted={counted} encoded={encoded}");
+    }
+
     #[test]
     fn the_envelope_is_the_generated_message(transaction in transaction()) {
         let bytes = transaction.encode();

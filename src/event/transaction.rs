@@ -158,6 +158,22 @@ impl Event {
             Event::Unknown(_) => "unknown",
         }
     }
+
+    /// Bytes of what it names and carries: partitions, keys, values, names, ids, hashes. About its size in a payload.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Event::Set { partition, key, value } => partition.len() + key.len() + value.len(),
+            Event::Delete { partition, key } | Event::Erased { partition, key } => partition.len() + key.len(),
+            Event::DeleteRange { partition, prefix } => partition.len() + prefix.len(),
+            Event::RestoreRange { partition, prefix, .. } => partition.len() + prefix.len() + 8,
+            Event::RequestsExpired { requests } => requests.iter().map(|(_, id)| id.len() + 8).sum(),
+            Event::MarkSet { name, .. } => name.len() + 8,
+            Event::CursorSet { name, .. } => name.len() + 40,
+            Event::MarkDeleted { name } | Event::CursorDeleted { name } => name.len(),
+            Event::Redacted { transactions } => transactions.iter().map(RedactedTransaction::bytes).sum(),
+            Event::Unknown(unknown) => unknown.body.len(),
+        }
+    }
 }
 
 /// What a redaction left of one transaction.
@@ -169,6 +185,12 @@ pub struct RedactedTransaction {
     pub digest: Digest,
     /// Partition and key of each value that was erased.
     pub keys: Vec<(Bytes, Bytes)>,
+}
+
+impl RedactedTransaction {
+    fn bytes(&self) -> usize {
+        40 + self.keys.iter().map(|(partition, key)| partition.len() + key.len()).sum::<usize>()
+    }
 }
 
 /// An event that a newer version wrote. Its bytes are kept, exported and dumped unchanged.

@@ -11,6 +11,9 @@ use crate::event::{self, Event, Request};
 use crate::projection::{Restored, Write, WriteSet, project_events};
 use crate::types::{Digest, Error, ErrorKind, Limits, OWN_PARTITION_BYTE, Result, Salt};
 
+/// What an event takes of the queue's room beside its bytes.
+const EVENT_BYTES: usize = 32;
+
 /// A transaction with everything but its place in the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
@@ -61,15 +64,8 @@ impl Prepared {
 
 /// What a transaction takes of the queue's room once it is prepared, in bytes: payload and write set hold the same bytes once each.
 pub(crate) fn room_bytes(events: &[Event], restored: &[Restored]) -> usize {
-    let of = |event: &Event| match event {
-        Event::Set { partition, key, value } => partition.len() + key.len() + value.len(),
-        Event::Delete { partition, key } => partition.len() + key.len(),
-        Event::RequestsExpired { requests } => requests.iter().map(|(_, id)| id.len() + 8).sum(),
-        // Not many bytes, and not many of them in a transaction.
-        _ => 64,
-    };
     let restored: usize = restored.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    2 * events.iter().map(of).sum::<usize>() + restored + 512
+    2 * events.iter().map(|event| event.bytes() + EVENT_BYTES).sum::<usize>() + restored + 512
 }
 
 fn too_large(what: &str, found: usize, max: usize) -> Error {
