@@ -29,12 +29,12 @@ pub(super) struct Leaves {
     nodes: Vec<Node>,
 }
 
-type Node = Run<Leaf>;
-type Leaf = Run<Slot>;
+type Node = Sorted<Leaf>;
+type Leaf = Sorted<Slot>;
 
 /// Items in order, none of them below the bound.
 #[derive(Debug)]
-struct Run<T> {
+struct Sorted<T> {
     bound: Box<[u8]>,
     heads: Heads,
     items: Vec<T>,
@@ -83,31 +83,17 @@ impl Leaves {
 
     /// Adds a version; a second one at the same position replaces the first. Whether the key is new.
     pub fn insert(&mut self, key: Slice, version: Version) -> bool {
-        let node_at = self.node_at(&key);
-        let (nodes, behind) = self.nodes.split_at_mut(node_at + 1);
-        let Some(node) = nodes.last_mut() else { return false };
-        let node_end = behind.first().map(Keyed::key);
-        let leaf_at = node.leaf_at(&key);
-        let (leaves, behind) = node.items.split_at_mut(leaf_at + 1);
-        let Some(leaf) = leaves.last_mut() else { return false };
-        let leaf_end = behind.first().map(Keyed::key).or(node_end);
-        let at = match leaf.find(&key) {
-            Ok(at) => {
-                leaf.items[at].insert(version);
-                return false;
-            }
-            Err(at) => at,
-        };
-        leaf.insert(at, Slot { key, newest: version, older: None });
-        if let Some(mut upper) = leaf.split(LEAF_SLOTS_MAX, at, leaf_end) {
-            leaf.pack();
-            upper.pack();
-            node.insert(leaf_at + 1, upper);
-            if let Some(upper) = node.split(NODE_LEAVES_MAX, leaf_at + 1, node_end) {
-                self.nodes.insert(node_at + 1, upper);
-            }
-        }
-        true
+        self.inserter().insert(key, version)
+    }
+
+    /// Adds many: each next to the one before is found without a search.
+    pub fn inserter(&mut self) -> Inserter<'_> {
+        Inserter { leaves: self, last: None }
+    }
+
+    /// Brings small keys and newest values that lie elsewhere into the buffers of their leaves.
+    pub fn pack(&mut self) {
+        self.nodes.iter_mut().flat_map(|node| &mut node.items).for_each(Leaf::pack);
     }
 
     /// Takes the versions of a key above a position, and with the last one the key.
@@ -151,24 +137,79 @@ impl Leaves {
         })
     }
 
+    /// The leaf of a key: which node, and which of its leaves.
+    fn place(&self, key: &[u8]) -> (usize, usize) {
+        let node_at = self.node_at(key);
+        (node_at, self.nodes.get(node_at).map_or(0, |node| node.leaf_at(key)))
+    }
+
+    /// Whether the key belongs into the leaf at a place.
+    fn belongs(&self, key: &[u8], (node_at, leaf_at): (usize, usize)) -> bool {
+        let Some(node) = self.nodes.get(node_at) else { return false };
+        let begins = node.items.get(leaf_at).is_some_and(|leaf| *leaf.bound <= *key);
+        let behind = node.items.get(leaf_at + 1).map(Keyed::key);
+        let end = behind.or_else(|| self.nodes.get(node_at + 1).map(Keyed::key));
+        begins && end.is_none_or(|end| key < end)
+    }
+
     fn node_at(&self, key: &[u8]) -> usize {
         self.nodes.partition_point(|node| *node.bound <= *key).saturating_sub(1)
     }
 }
 
-impl<T: Keyed> Run<T> {
+/// Adds versions to [`Leaves`].
+pub(super) struct Inserter<'a> {
+    leaves: &'a mut Leaves,
+    /// Where the last one went.
+    last: Option<(usize, usize)>,
+}
+
+impl Inserter<'_> {
+    /// As [`Leaves::insert`].
+    pub fn insert(&mut self, key: Slice, version: Version) -> bool {
+        let place = match self.last.take() {
+            Some(last) if self.leaves.belongs(&key, last) => last,
+            _ => self.leaves.place(&key),
+        };
+        let (node_at, leaf_at) = place;
+        let (nodes, behind) = self.leaves.nodes.split_at_mut(node_at + 1);
+        let Some(node) = nodes.last_mut() else { return false };
+        let node_end = behind.first().map(Keyed::key);
+        let (leaves, behind) = node.items.split_at_mut(leaf_at + 1);
+        let Some(leaf) = leaves.last_mut() else { return false };
+        let leaf_end = behind.first().map(Keyed::key).or(node_end);
+        let at = match leaf.find(&key) {
+            Ok(at) => {
+                leaf.items[at].insert(version);
+                self.last = Some(place);
+                return false;
+            }
+            Err(at) => at,
+        };
+        leaf.insert(at, Slot { key, newest: version, older: None });
+        let Some(mut upper) = leaf.split(LEAF_SLOTS_MAX, at, leaf_end) else {
+            self.last = Some(place);
+            return true;
+        };
+        leaf.pack();
+        upper.pack();
+        node.insert(leaf_at + 1, upper);
+        if let Some(upper) = node.split(NODE_LEAVES_MAX, leaf_at + 1, node_end) {
+            self.leaves.nodes.insert(node_at + 1, upper);
+        }
+        true
+    }
+}
+
+impl<T: Keyed> Sorted<T> {
     /// Empty, and below all others.
-    fn first() -> Run<T> {
-        Run { bound: Box::default(), heads: Heads::default(), items: Vec::new() }
+    fn first() -> Sorted<T> {
+        Sorted { bound: Box::default(), heads: Heads::default(), items: Vec::new() }
     }
 
     /// Where the key is, or where it would be.
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let at = self.heads.first_not_below(key, |at| self.items[at].key());
-        match self.items.get(at).is_some_and(|item| item.key() == key) {
-            true => Ok(at),
-            false => Err(at),
-        }
+        self.heads.find(key, |at| self.items[at].key())
     }
 
     fn insert(&mut self, at: usize, item: T) {
@@ -181,7 +222,7 @@ impl<T: Keyed> Run<T> {
 
     /// Above so many items, after one came in at `at`, takes the upper half away as a run of its own; where items arrive in
     /// order, only the last one. `end` is the bound of the run behind this one.
-    fn split(&mut self, max: usize, at: usize, end: Option<&[u8]>) -> Option<Run<T>> {
+    fn split(&mut self, max: usize, at: usize, end: Option<&[u8]>) -> Option<Sorted<T>> {
         if self.items.len() <= max {
             return None;
         }
@@ -193,7 +234,7 @@ impl<T: Keyed> Run<T> {
         self.items.shrink_to_fit();
         let heads = |from: &[u8], to: Option<&[u8]>, items: &[T]| Heads::new(from, to, items.iter().map(Keyed::key));
         self.heads = heads(&self.bound, Some(&bound), &self.items);
-        Some(Run { heads: heads(&bound, end, &items), bound, items })
+        Some(Sorted { heads: heads(&bound, end, &items), bound, items })
     }
 }
 
@@ -230,7 +271,7 @@ impl Leaf {
     }
 }
 
-impl<T> Keyed for Run<T> {
+impl<T> Keyed for Sorted<T> {
     fn key(&self) -> &[u8] {
         &self.bound
     }
@@ -356,6 +397,7 @@ mod tests {
         fn holds_what_a_map_of_maps_holds(
             written in prop::collection::vec((key(), 1u64..9, value()), 0..1500),
             sorted in any::<bool>(),
+            packed in any::<bool>(),
             retracted in prop::collection::vec((any::<prop::sample::Index>(), 0u64..9), 0..20),
             bounds in prop::collection::vec((key(), key()), 1..10),
         ) {
@@ -364,11 +406,15 @@ mod tests {
                 written.sort();
             }
             let (mut leaves, mut model) = (Leaves::default(), Model::new());
+            let mut inserter = leaves.inserter();
             for (key, position, value) in &written {
                 let version = Version { position: Position(*position), value: value.as_deref().map(Slice::from) };
-                let is_new = leaves.insert(Slice::from(&key[..]), version);
+                let is_new = inserter.insert(Slice::from(&key[..]), version);
                 prop_assert_eq!(is_new, !model.contains_key(key));
                 model.entry(key.clone()).or_default().insert(*position, value.clone());
+            }
+            if packed {
+                leaves.pack();
             }
             for (which, head) in &retracted {
                 let Some((key, ..)) = written.get(which.index(written.len().max(1))) else { continue };

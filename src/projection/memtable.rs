@@ -11,11 +11,12 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::leaves::{Leaves, Retracted, Slot, Version};
 use super::ranges::RangeTombstones;
+use super::run::Run;
 use super::write_set::WriteSet;
 use crate::types::{Position, Slice};
 
 /// What an entry costs beside its bytes: its slot at the usual fill, two counted allocations until its leaf is packed.
-const ENTRY_OVERHEAD_BYTES: usize = 128;
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// What a further version of a key costs beside its bytes.
 const VERSION_OVERHEAD_BYTES: usize = 48;
 
@@ -118,6 +119,35 @@ impl Memtable {
             };
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Inserts the writes of a run. As with [`Memtable::insert`], nobody reads at its positions yet.
+    pub fn insert_run(&self, run: Run) {
+        let mut bytes = 0;
+        let mut map = self.map.write();
+        let mut writes = run.into_sorted().peekable();
+        while writes.peek().is_some() {
+            let Map { entries, written, .. } = &mut *map;
+            let mut entries = entries.inserter();
+            for (key, version) in writes.by_ref().take(LOCKED_WRITES_MAX) {
+                if let Some(newest) = written.get_mut(written_place(&key)) {
+                    *newest = version.position.0.max(*newest);
+                }
+                let key_bytes = key.len();
+                bytes += version.bytes();
+                bytes += match entries.insert(key, version) {
+                    true => key_bytes + ENTRY_OVERHEAD_BYTES,
+                    false => VERSION_OVERHEAD_BYTES,
+                };
+            }
+            RwLockWriteGuard::bump(&mut map);
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets go of the buffers of runs: what is left of them is brought together where its neighbours are.
+    pub fn pack(&self) {
+        self.map.write().entries.pack();
     }
 
     /// Takes back a transaction that was inserted above `head` but not appended.

@@ -13,6 +13,7 @@ mod pins;
 mod project;
 mod ranges;
 mod references;
+mod run;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use project::{
     project_events, project_request, redaction_key,
 };
 pub use references::references;
+pub use run::Run;
 pub use scan::{Scanner, redactions};
 pub use timeline::{Timeline, Timelines};
 pub use view::{Layers, View};

@@ -1,4 +1,4 @@
-//! [`Decoded`]: transactions of the log as plain data, decoded ahead of whoever applies them.
+//! [`Decoded`]: transactions of the log as plain data, decoded and gathered into runs ahead of whoever applies them.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -7,17 +7,16 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use crate::event::{Event, Transaction};
-use crate::log::{Frame, Log};
-use crate::projection::{WriteSet, project_events};
+use crate::log::{Frame, Log, LogError};
+use crate::projection::{IndexSet, Run, WriteSet, project_events, project_request};
 use crate::types::{Error, ErrorKind, Position, Result, Timestamp};
 
 /// Above so many transactions a thread of its own decodes ahead.
 const AHEAD_MIN: u64 = 10_000;
-/// Transactions and bytes after which the thread hands over what it has.
-const BATCH_TRANSACTIONS: usize = 1024;
-const BATCH_BYTES: usize = 1 << 20;
-/// Batches that wait to be applied, at most.
-const BATCHES_AHEAD: usize = 4;
+/// Bytes in memory after which a run ends. The more writes come at once, the more fall into the same leaf of the memtable.
+const RUN_BYTES_MAX: usize = 16 << 20;
+/// Steps that wait to be applied, at most.
+const STEPS_AHEAD: usize = 2;
 
 /// A transaction of the log, decoded, with all of its writes that follow from it alone.
 pub(crate) struct Decoded {
@@ -41,82 +40,140 @@ impl Decoded {
     }
 }
 
-/// The transactions above a position, in order, decoded.
+/// What is applied next.
+pub(crate) enum Step {
+    /// Transactions that write keys which no index covers, and nothing else: what they write follows from each of them alone.
+    Run(DecodedRun),
+    /// Any other one.
+    One(Decoded),
+}
+
+/// The writes of such transactions.
+#[derive(Default)]
+pub(crate) struct DecodedRun {
+    pub last: Position,
+    pub payload_bytes: usize,
+    pub run: Run,
+}
+
+/// The transactions above a position, in order, decoded. A run that is applied adds little more than `run_bytes` to memory, as
+/// does each of the few that wait.
 ///
 /// Errors, from the iterator too: those of the log; as [`Decoded::new`].
-pub(crate) fn decoded_above(
-    log: &Arc<dyn Log>,
+pub(crate) fn decoded_above<'a>(
+    log: &'a Arc<dyn Log>,
+    indexes: &'a IndexSet,
     from: Position,
-) -> Result<Box<dyn Iterator<Item = Result<Decoded>> + '_>> {
+    run_bytes: usize,
+) -> Result<Box<dyn Iterator<Item = Result<Step>> + 'a>> {
+    let run_bytes = run_bytes.min(RUN_BYTES_MAX);
     if log.head().position.0.saturating_sub(from.0) < AHEAD_MIN {
-        return Ok(Box::new(log.read(from.next())?.map(|frame| Decoded::new(frame?))));
+        return Ok(Box::new(Steps::new(log.read(from.next())?, indexes, run_bytes)));
     }
-    Ok(Box::new(Ahead::start(log.clone(), from)?))
+    Ok(Box::new(Ahead::start(log.clone(), indexes.clone(), from, run_bytes)?))
+}
+
+/// Gathers transactions into runs.
+struct Steps<'a, F> {
+    frames: F,
+    indexes: &'a IndexSet,
+    run_bytes: usize,
+    /// What met the end of a run.
+    next: Option<Result<Step>>,
+}
+
+impl<'a, F: Iterator<Item = std::result::Result<Frame, LogError>>> Steps<'a, F> {
+    fn new(frames: F, indexes: &'a IndexSet, run_bytes: usize) -> Steps<'a, F> {
+        Steps { frames, indexes, run_bytes, next: None }
+    }
+
+    /// Adds a transaction to a run; it comes back when none takes it.
+    fn push(&self, run: &mut DecodedRun, decoded: Decoded) -> Option<Decoded> {
+        let Decoded { position, payload_bytes, time, transaction, set } = decoded;
+        let set = match set {
+            Some(mut set) if !set.writes.iter().any(|write| self.indexes.covers(&write.key)) => {
+                let known = set.writes.len();
+                if let Some(request) = &transaction.request {
+                    project_request(time, request, &mut set);
+                }
+                if run.run.push(position, &set) {
+                    run.last = position;
+                    run.payload_bytes += payload_bytes;
+                    return None;
+                }
+                set.writes.truncate(known);
+                Some(set)
+            }
+            other => other,
+        };
+        Some(Decoded { position, payload_bytes, time, transaction, set })
+    }
+}
+
+impl<F: Iterator<Item = std::result::Result<Frame, LogError>>> Iterator for Steps<'_, F> {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Result<Step>> {
+        if let Some(next) = self.next.take() {
+            return Some(next);
+        }
+        let mut run = DecodedRun::default();
+        while let Some(frame) = self.frames.next() {
+            let met = match frame.map_err(Error::from).and_then(Decoded::new) {
+                Ok(decoded) => self.push(&mut run, decoded).map(|decoded| Ok(Step::One(decoded))),
+                Err(error) => Some(Err(error)),
+            };
+            if met.is_some() {
+                self.next = met;
+                break;
+            }
+            if run.run.bytes() >= self.run_bytes {
+                break;
+            }
+        }
+        if run.run.is_empty() { self.next.take() } else { Some(Ok(Step::Run(run))) }
+    }
 }
 
 /// What a thread reads and decodes while others are applied. The thread ends with it.
 struct Ahead {
-    batches: Option<Receiver<Vec<Result<Decoded>>>>,
-    ready: std::vec::IntoIter<Result<Decoded>>,
+    steps: Option<Receiver<Result<Step>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ahead {
-    fn start(log: Arc<dyn Log>, from: Position) -> Result<Ahead> {
-        let (sender, batches) = sync_channel(BATCHES_AHEAD);
+    fn start(log: Arc<dyn Log>, indexes: IndexSet, from: Position, run_bytes: usize) -> Result<Ahead> {
+        let (sender, steps) = sync_channel(STEPS_AHEAD);
         let thread = std::thread::Builder::new().name("lakelog-replay".to_owned());
-        let thread = thread.spawn(move || {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            match log.read(from.next()) {
-                Err(error) => batch.push(Err(error.into())),
-                Ok(frames) => {
-                    for frame in frames {
-                        let decoded = frame.map_err(Error::from).and_then(Decoded::new);
-                        bytes += decoded.as_ref().map_or(0, |decoded| decoded.payload_bytes);
-                        batch.push(decoded);
-                        if batch.len() < BATCH_TRANSACTIONS && bytes < BATCH_BYTES {
-                            continue;
-                        }
-                        bytes = 0;
-                        if sender.send(std::mem::take(&mut batch)).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
+        let thread = thread.spawn(move || match log.read(from.next()) {
             // Nobody left to tell is no reason to complain.
-            let _ = sender.send(batch);
+            Err(error) => drop(sender.send(Err(error.into()))),
+            Ok(frames) => {
+                let _ = Steps::new(frames, &indexes, run_bytes).try_for_each(|step| sender.send(step));
+            }
         });
         let failed = |error| Error::new(ErrorKind::Unavailable, "cannot start a thread").with_source(error);
-        Ok(Ahead { batches: Some(batches), ready: Vec::new().into_iter(), thread: Some(thread.map_err(failed)?) })
+        Ok(Ahead { steps: Some(steps), thread: Some(thread.map_err(failed)?) })
     }
 }
 
 impl Iterator for Ahead {
-    type Item = Result<Decoded>;
+    type Item = Result<Step>;
 
-    fn next(&mut self) -> Option<Result<Decoded>> {
-        loop {
-            if let Some(decoded) = self.ready.next() {
-                return Some(decoded);
-            }
-            match self.batches.as_ref()?.recv() {
-                Ok(batch) => self.ready = batch.into_iter(),
-                Err(_) => {
-                    self.batches = None;
-                    let panicked = self.thread.take()?.join().is_err();
-                    return panicked
-                        .then(|| Err(Error::new(ErrorKind::Internal, "the thread that decodes the log panicked")));
-                }
-            }
+    fn next(&mut self) -> Option<Result<Step>> {
+        if let Ok(step) = self.steps.as_ref()?.recv() {
+            return Some(step);
         }
+        self.steps = None;
+        let panicked = self.thread.take()?.join().is_err();
+        panicked.then(|| Err(Error::new(ErrorKind::Internal, "the thread that decodes the log panicked")))
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        // It ends at its next batch; until then it holds the log.
-        self.batches = None;
+        // It ends with the step that it is at; until then it holds the log.
+        self.steps = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -148,30 +205,41 @@ mod tests {
     use crate::backends::MemoryBackend;
     use crate::store::{Batch, Context, Durability, Settings, Store};
 
+    /// Some transactions are of kinds that no run takes.
     #[tokio::test]
     async fn ahead_gives_what_reading_gives_and_may_be_left() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { durability: Durability::None, segment_bytes: 64 << 10, ..Settings::default() };
         let builder = Store::builder(dir.path().join("store")).settings(settings);
         let store = builder.with_backend(Arc::new(MemoryBackend::new())).create().await.unwrap();
-        for i in 0..2 * BATCH_TRANSACTIONS + 7 {
-            let batch = Batch::new().set(b"p", format!("{i}").as_bytes(), b"v");
+        for i in 0..600 {
+            let batch = match i % 100 {
+                0 => Batch::new().delete_range(b"p", format!("{i}").as_bytes()),
+                1 => Batch::new().set(b"p", format!("{i}").as_bytes(), &[0; 2000]),
+                _ => Batch::new().set(b"p", format!("{i}").as_bytes(), b"v"),
+            };
             store.write(Context::new("test"), batch).await.unwrap();
         }
         store.sync().await.unwrap();
-        let log = &store.shared().log;
-        let shown = |decoded: Result<Decoded>| {
-            let Decoded { position, payload_bytes, time, set, .. } = decoded.unwrap();
-            format!("{position} {payload_bytes} {time} {set:?}")
+        let shared = store.shared();
+        let shown = |step: Result<Step>| match step.unwrap() {
+            Step::Run(DecodedRun { last, payload_bytes, run }) => format!("{last} {payload_bytes} {run:?}"),
+            Step::One(Decoded { position, payload_bytes, time, set, .. }) => {
+                format!("{position} {payload_bytes} {time} {set:?}")
+            }
         };
-        let read: Vec<String> = decoded_above(log, Position(3)).unwrap().map(shown).collect();
-        assert_eq!(read.len(), 2 * BATCH_TRANSACTIONS + 4);
-        let ahead: Vec<String> = Ahead::start(log.clone(), Position(3)).unwrap().map(shown).collect();
-        assert_eq!(ahead, read);
-        let mut left = Ahead::start(log.clone(), Position(3)).unwrap();
+        let run_bytes = 2000;
+        let above = |from| decoded_above(&shared.log, &shared.indexes, from, run_bytes).unwrap().map(shown);
+        let ahead = |from| Ahead::start(shared.log.clone(), shared.indexes.clone(), from, run_bytes).unwrap();
+        let read: Vec<String> = above(Position(3)).collect();
+        assert_eq!(read.iter().filter(|step| step.contains("ranges")).count(), 10, "range deletes and large values");
+        assert!(read.len() > 20 && read.len() < 200, "{}", read.len());
+        assert_eq!(ahead(Position(3)).map(shown).collect::<Vec<_>>(), read);
+        let mut left = ahead(Position(3));
         assert_eq!(left.next().map(shown).as_ref(), read.first());
         drop(left);
-        assert!(Ahead::start(log.clone(), log.head().position.next()).unwrap().next().is_some_and(|end| end.is_err()));
+        let behind = shared.log.head().position.next();
+        assert!(ahead(behind).next().is_some_and(|end| end.is_err()));
         store.close().await.unwrap();
     }
 }

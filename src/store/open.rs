@@ -11,7 +11,7 @@ use super::beside;
 use super::builder::Builder;
 use super::checkpoint::{Pace, write_frozen};
 use super::committer::Committer;
-use super::decoded::decoded_above;
+use super::decoded::{DecodedRun, Step, decoded_above};
 use super::engine::{Parts, Shared};
 use super::facade::Store;
 use super::indexing;
@@ -298,11 +298,20 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
     if from == head {
         return Ok(());
     }
-    for decoded in decoded_above(&shared.log, from)? {
-        let decoded = decoded?;
-        let position = decoded.position;
-        shared.log_bytes.fetch_add(decoded.payload_bytes as u64, Ordering::Relaxed);
-        apply(&shared.view, &shared.indexes, decoded).await?;
+    let run_bytes = shared.settings.memtable_soft_bytes / 4;
+    for step in decoded_above(&shared.log, &shared.indexes, from, run_bytes)? {
+        let (position, payload_bytes) = match step? {
+            Step::Run(DecodedRun { last, payload_bytes, run }) => {
+                shared.view.layers().active().insert_run(run);
+                (last, payload_bytes)
+            }
+            Step::One(decoded) => {
+                let reached = (decoded.position, decoded.payload_bytes);
+                apply(&shared.view, &shared.indexes, decoded).await?;
+                reached
+            }
+        };
+        shared.log_bytes.fetch_add(payload_bytes as u64, Ordering::Relaxed);
         shared.view.pins().publish(position);
         if shared.view.layers().active().bytes() >= shared.settings.memtable_soft_bytes {
             shared.view.freeze(position);
@@ -317,6 +326,7 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
             }
         }
     }
+    shared.view.layers().active().pack();
     Ok(())
 }
 

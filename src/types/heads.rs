@@ -47,6 +47,15 @@ impl Heads {
         low
     }
 
+    /// Where the key is, or where it would be. Most keys that are absent are found to be so without a look at any.
+    pub fn find<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> Result<usize, usize> {
+        let at = self.first_not_below(key, &key_at);
+        match self.heads.get(at).is_some_and(|&head| head == self.head(key)) && key_at(at) == key {
+            true => Ok(at),
+            false => Err(at),
+        }
+    }
+
     /// Bytes of memory.
     #[cfg(feature = "sled")]
     pub fn memory_bytes(&self) -> usize {
@@ -94,6 +103,8 @@ mod tests {
                 let expected = held.partition_point(|other| *other < &key[..]);
                 prop_assert_eq!(heads.first_not_below(key, |at| held[at]), expected);
                 prop_assert_eq!(grown.first_not_below(key, |at| held[at]), expected);
+                let found = if held.get(expected) == Some(&&key[..]) { Ok(expected) } else { Err(expected) };
+                prop_assert_eq!(heads.find(key, |at| held[at]), found);
             }
         }
     }
