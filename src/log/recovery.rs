@@ -77,6 +77,8 @@ pub struct Plan {
     /// Bytes behind the kept frames that go into a side file.
     pub(super) cut: Option<CutBytes>,
     pub(super) fresh: bool,
+    /// Whether only the state that was derived says that all of it is promised.
+    unnoted: bool,
     head: Head,
     adopted: Vec<SegmentId>,
     problems: Vec<Problem>,
@@ -126,6 +128,9 @@ impl Plan {
                 self.head.position
             ));
         }
+        if self.unnoted {
+            steps.push(format!("note in the manifest that transactions up to {} are promised", self.head.position));
+        }
         if self.fresh {
             steps.push(format!("begin segment {}", self.manifest.active().id.next()));
         }
@@ -137,7 +142,7 @@ impl Plan {
 
     /// Whether the manifest must be written.
     pub(super) fn changes_manifest(&self) -> bool {
-        self.fresh || !self.adopted.is_empty() || !self.loaded.other_sound
+        self.fresh || self.unnoted || !self.adopted.is_empty() || !self.loaded.other_sound
     }
 }
 
@@ -307,8 +312,9 @@ pub(super) fn plan_from(
             }
         }
     };
-    let promise = promise.max(known);
     let mut plan = Plan {
+        // Readers beside the store, and dumps of its files, do not know the derived state.
+        unnoted: promise < known,
         dir: dir.to_path_buf(),
         end: FRAMES_AT,
         promised: manifest.start,
@@ -323,7 +329,7 @@ pub(super) fn plan_from(
         problems,
     };
     if let Some((mut reader, examined)) = examined {
-        plan.judge(&mut reader, &examined, promise, files.iter().next_back().copied())?;
+        plan.judge(&mut reader, &examined, promise.max(known), files.iter().next_back().copied())?;
     }
     Ok(plan)
 }

@@ -372,3 +372,24 @@ fn fault_10_a_failed_sync_latches_and_reads_go_on() {
     assert_eq!(*log.follow().borrow(), Position(2));
     assert_eq!(log.read(Position(1)).unwrap().count(), 2);
 }
+
+/// A reader beside the store, which a dump of its files is, would otherwise be shown less than was acknowledged.
+#[test]
+fn what_only_a_checkpoint_proves_is_shown_to_readers_beside_the_log() {
+    let mut machine = Machine::new(7);
+    let log = machine.create().unwrap();
+    machine.append(&log, &[40, 40]).unwrap();
+    machine.sync(&log).unwrap();
+    // The mark that says what was synced is lost with the power.
+    machine.world.fs.kill();
+    drop(log);
+    machine.world.fs.crash(Keep::Nothing);
+    let env = machine.world.env();
+    let beside = || LogFiles::open(&env, &Machine::dir()).unwrap().synced();
+    assert_eq!(beside(), Position::ZERO);
+    let log = machine.open().unwrap();
+    assert_eq!((beside(), log.head().position), (Position(2), Position(2)));
+    machine.world.fs.kill();
+    drop(log);
+    assert_eq!(plan(&env, &Machine::dir(), machine.known()).unwrap().steps(), Vec::<String>::new());
+}
