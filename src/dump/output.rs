@@ -78,3 +78,27 @@ impl<W: Write> Output<W> {
         Ok(bytes < content.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_gains_little_makes_the_next_one_fast() {
+        let mut noise = 1_u64;
+        let mut noisy = || {
+            noise = noise.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (noise >> 56) as u8
+        };
+        let noise: Vec<u8> = (0..100_000).map(|_| noisy()).collect();
+        let text = b"users/ann ".repeat(10_000);
+        let mut output = Output::new(Vec::new(), "a dump", true).unwrap();
+        let levels = [&noise, &noise, &text, &text].map(|content| {
+            output.block(BlockKind::Entries, content).unwrap();
+            output.level
+        });
+        assert_eq!(levels, [LEVEL_FAST, LEVEL_FAST, LEVEL, LEVEL]);
+        // Noise stays as it is.
+        assert!(output.out.len() < 200_000 + 4 * BLOCK_HEADER_BYTES + 10_000, "{}", output.out.len());
+    }
+}
