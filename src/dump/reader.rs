@@ -19,8 +19,8 @@ use crate::log::{Frame, Head};
 use crate::types::{Digest, Position};
 
 const BLOCKS_AHEAD: usize = 2;
-/// Pages hold a third of a block when transactions are small.
-const PAGES_AHEAD: usize = 4;
+/// Pages hold a third of a block when transactions are small. So many go on being proven while a segment is begun.
+const PAGES_AHEAD: usize = 8;
 
 /// One entry of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]

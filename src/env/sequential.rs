@@ -14,7 +14,7 @@ pub struct Sequential {
 }
 
 /// The disk is kept busy with pieces of this size while more is written.
-const PIECE_BYTES: u64 = 16 << 20;
+const PIECE_BYTES: u64 = 8 << 20;
 
 /// Of a file that is written from one end to the other, and whose end went from `before` to `now`: where the pieces lie that are full
 /// since, as offset and length. Whoever writes it tells the system to begin with them ([`File::begin_sync`]).

@@ -1,7 +1,9 @@
 //! Making a log: a new one, or one that takes up a history made elsewhere.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::apply::Recovered;
 use super::error::IoAt;
 use super::format::FRAMES_AT;
 use super::manifest::{self, Manifest, SegmentEntry};
@@ -11,7 +13,7 @@ use super::settings::LogSettings;
 use super::snapshot::Snapshot;
 use super::writer::FileLog;
 use super::{DirLock, Head, LOG_FORMAT, LogError};
-use crate::env::{Env, Fs};
+use crate::env::{Env, Fs, OpenMode};
 use crate::types::{Hash, LogId, Position, Timestamp};
 
 /// How a segment gets its room.
@@ -129,7 +131,8 @@ impl FileLog {
             segments: vec![entry],
         };
         let spare = room(fs, &making, settings.segment_bytes, settings.min_free())?;
-        let header = segment_header(id, &entry, start, spare.size());
+        let size = spare.size();
+        let header = segment_header(id, &entry, start, size);
         spare.into_segment(fs, &making, &header, |_| Ok(FRAMES_AT))?;
         manifest::store(fs, &making, 1, &manifest)?;
         manifest.generation = 2;
@@ -139,6 +142,11 @@ impl FileLog {
         }
         fs.rename(&making, dir).at("rename the new log", dir)?;
         fs.sync_dir(parent).at("sync the directory", parent)?;
-        FileLog::open(env, lock, dir, settings, None)
+        // Nothing to recover: what a recovery would read is what was just written, and a whole segment of zeros.
+        let path = entry.path(dir);
+        let file = Arc::from(fs.open(&path, OpenMode::Write).at("open the segment", &path)?);
+        let (dir, end) = (dir.to_path_buf(), FRAMES_AT);
+        let made = Recovered { dir, manifest, slot: 0, file, size, end, head: start, first_time: None };
+        Ok(FileLog::over(env, lock, settings, made))
     }
 }

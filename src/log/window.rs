@@ -16,7 +16,9 @@ use super::{Frame, Head, LogError, Proof};
 use crate::env::File;
 use crate::types::{Digest, Position, Salt};
 
-const WINDOW_BYTES: u64 = 256 << 10;
+/// The first window; each one is twice as large as the one before, up to the largest: who wants one frame reads little.
+const WINDOW_BYTES_MIN: u64 = 32 << 10;
+const WINDOW_BYTES_MAX: u64 = 256 << 10;
 const BLOCK_BYTES: u64 = 4096;
 
 /// What lies at an offset.
@@ -82,13 +84,15 @@ pub(super) struct SegmentReader {
     size: u64,
     window: Bytes,
     window_at: u64,
+    /// How much the next window holds.
+    window_bytes: u64,
 }
 
 impl SegmentReader {
     /// Over a file whose header was checked. A `tag` of 0, which no segment has, takes that of the first whole frame met.
     pub fn new(file: Box<dyn File>, path: PathBuf, tag: u64) -> Result<SegmentReader, LogError> {
         let size = file.len().at("read the segment", &path)?;
-        Ok(SegmentReader { file, path, tag, size, window: Bytes::new(), window_at: 0 })
+        Ok(SegmentReader { file, path, tag, size, window: Bytes::new(), window_at: 0, window_bytes: WINDOW_BYTES_MIN })
     }
 
     /// The file.
@@ -184,7 +188,8 @@ impl SegmentReader {
 
     /// Reads a window at `offset`, at least `len` bytes unless the file has shrunk.
     fn fill(&mut self, offset: u64, len: u64) -> Result<(), LogError> {
-        let wanted = len.max(WINDOW_BYTES).min(self.size - offset) as usize;
+        let wanted = len.max(self.window_bytes).min(self.size - offset) as usize;
+        self.window_bytes = (2 * self.window_bytes).min(WINDOW_BYTES_MAX);
         // The buffer is used again when no payload of it is held any more.
         let mut buffer = std::mem::take(&mut self.window).try_into_mut().unwrap_or_else(|_| BytesMut::new());
         buffer.resize(wanted, 0);

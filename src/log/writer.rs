@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::append::Item;
+use super::apply::Recovered;
 use super::archive::Archived;
 use super::error::IoAt as _;
 use super::format::{FrameHeader, FrameKind, MARK_BYTES};
@@ -108,8 +109,13 @@ impl FileLog {
         let recovered = plan.apply(&env, &settings)?;
         // Never needed; that it could not be removed costs room, nothing else.
         let _ = env.fs.remove_file(&Snapshot::unfinished(&recovered.dir));
+        Ok(FileLog::over(env, lock, settings, recovered))
+    }
+
+    /// Over files that are as a recovery leaves them.
+    pub(super) fn over(env: Env, lock: DirLock, settings: LogSettings, recovered: Recovered) -> FileLog {
         let active = *recovered.manifest.active();
-        Ok(FileLog {
+        FileLog {
             id: recovered.manifest.log_id,
             unseen: false,
             writer: Mutex::new(Writer {
@@ -136,7 +142,7 @@ impl FileLog {
             spare: Mutex::new(None),
             milestones: Arc::new(Milestones::default()),
             lock: Mutex::new(Some(lock)),
-        })
+        }
     }
 
     /// The state at the synced position.

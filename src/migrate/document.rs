@@ -215,15 +215,38 @@ impl<'de> Visitor<'de> for EntrySeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
         let mut entry = Entry::default();
-        while let Some(name) = map.next_key::<String>()? {
+        while let Some(name) = map.next_key_seed(MemberName(self.0))? {
             let known = self.0.members.iter().zip(self.0.base64).zip(&mut entry.0);
-            match known.into_iter().find(|((member, _), _)| **member == name) {
+            match name.and_then(|at| known.into_iter().nth(at)) {
                 Some(((member, _), Some(_))) => return Err(A::Error::duplicate_field(member)),
                 Some(((_, base64), bytes)) => *bytes = map.next_value_seed(Member { base64 })?,
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         Ok(entry)
+    }
+}
+
+/// Parses the name of a member: which of the shape's it is, if any.
+struct MemberName(&'static EntryShape);
+
+impl<'de> DeserializeSeed<'de> for MemberName {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for MemberName {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<S>(self, name: &str) -> Result<Option<usize>, S> {
+        Ok(self.0.members.iter().position(|member| *member == name))
     }
 }
 

@@ -1,7 +1,7 @@
-//! [`Input`]: bytes of a file, decompressed, counted and bounded.
+//! [`Input`]: bytes of a file, decompressed, counted and bounded; one by one for a parser, or line by line.
 
 use std::cell::Cell;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read};
 use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
@@ -37,7 +37,12 @@ impl Progress {
 
     /// Whether the current record has taken all its room.
     pub(super) fn is_too_long(&self) -> bool {
-        self.offset() - self.0.record_start.get() >= RECORD_BYTES_MAX
+        self.room() == 0
+    }
+
+    /// Bytes that the current record may still take.
+    fn room(&self) -> u64 {
+        RECORD_BYTES_MAX.saturating_sub(self.offset() - self.0.record_start.get())
     }
 }
 
@@ -46,6 +51,14 @@ impl Progress {
 pub(super) struct Input<'a> {
     bytes: BufReader<Box<dyn Read + 'a>>,
     progress: Progress,
+    /// Lines that ended so far.
+    lines: u64,
+    /// What was read of a line that was not passed.
+    line: Vec<u8>,
+    /// To be handed out before anything else: so many line ends that count as nothing, what was given back, the error behind it.
+    ends: u64,
+    given_back: Cursor<Vec<u8>>,
+    failed: Option<io::Error>,
 }
 
 impl<'a> Input<'a> {
@@ -62,17 +75,74 @@ impl<'a> Input<'a> {
         } else {
             Box::new(whole)
         };
-        Ok(Input { bytes: BufReader::with_capacity(BUFFER_BYTES, bytes), progress })
+        Ok(Input {
+            bytes: BufReader::with_capacity(BUFFER_BYTES, bytes),
+            progress,
+            lines: 0,
+            line: Vec::new(),
+            ends: 0,
+            given_back: Cursor::default(),
+            failed: None,
+        })
+    }
+
+    /// The next line with its end, nothing at the end of the file; `None` where it is not to be had whole. It counts as read once
+    /// [`Input::pass_line`] says so, and until then nothing else may be read but [`Input::give_back`].
+    pub(super) fn next_line(&mut self) -> Option<&[u8]> {
+        self.line.clear();
+        let room = self.progress.room();
+        match self.bytes.by_ref().take(room).read_until(b'\n', &mut self.line) {
+            Ok(read) if read as u64 == room && self.line.last() != Some(&b'\n') => None,
+            Ok(_) => Some(&self.line),
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
+    }
+
+    /// Counts the last line as read.
+    pub(super) fn pass_line(&mut self) {
+        self.count(self.line.len());
+        self.lines += u64::from(self.line.last() == Some(&b'\n'));
+    }
+
+    /// Hands the last line out again to whoever reads, and before it the ends of all lines before: a parser that begins here
+    /// counts lines as if it had read them.
+    pub(super) fn give_back(&mut self) {
+        self.ends = self.lines;
+        self.given_back = Cursor::new(std::mem::take(&mut self.line));
+    }
+
+    fn count(&self, read: usize) {
+        self.progress.0.offset.set(self.progress.offset() + read as u64);
     }
 }
 
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ends > 0 {
+            let ends = buffer.len().min(usize::try_from(self.ends).unwrap_or(usize::MAX));
+            buffer[..ends].fill(b'\n');
+            self.ends -= ends as u64;
+            return Ok(ends);
+        }
         if self.progress.is_too_long() {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
-        let read = self.bytes.read(buffer)?;
-        self.progress.0.offset.set(self.progress.offset() + read as u64);
+        let mut read = self.given_back.read(buffer)?;
+        if read == 0 {
+            read = match self.failed.take() {
+                Some(error) => return Err(error),
+                None => self.bytes.read(buffer)?,
+            };
+        }
+        self.count(read);
+        // A parser takes one byte at a time.
+        self.lines += match &buffer[..read] {
+            [byte] => u64::from(*byte == b'\n'),
+            bytes => bytes.iter().filter(|&&byte| byte == b'\n').count() as u64,
+        };
         Ok(read)
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeSeed;
 use serde_json::Deserializer;
 use serde_json::error::Category;
 
-use super::document::{EXPORT_ENTRY, EntrySeed, First};
+use super::document::{EXPORT_ENTRY, Entry, EntrySeed, First};
 use super::input::{Input, Progress, RECORD_BYTES_MAX};
 use super::{ReadError, Refusal};
 
@@ -66,26 +66,30 @@ pub fn read<E: From<ReadError>>(
     mut sink: impl FnMut(Result<Record, Refusal>) -> Result<(), E>,
 ) -> Result<Header, E> {
     let progress = Progress::default();
-    let input = Input::new(input, progress.clone()).map_err(|source| ReadError::Io { record: 0, offset: 0, source })?;
-    let mut json = Deserializer::from_reader(input);
+    let mut input =
+        Input::new(input, progress.clone()).map_err(|source| ReadError::Io { record: 0, offset: 0, source })?;
     let mut reading = Reading { sink: &mut sink, progress, record: 0, begun: false, recognised: false, stopped: None };
+    let mut json = Deserializer::from_reader(&mut input);
     let header = First(&mut reading).deserialize(&mut json);
     let header = header.map_err(|error| reading.error(error))?;
     match header {
         Header::Dump { .. } => json.end().map_err(|error| reading.error(error))?,
-        Header::Export(_) => loop {
-            match json.end() {
-                Ok(()) => break,
-                // Something follows: the next record.
-                Err(error) if error.classify() == Category::Syntax => {}
-                Err(error) => return Err(reading.error(error)),
+        Header::Export(_) => {
+            drop(json);
+            if !reading.lines(&mut input)? {
+                input.give_back();
+                reading.documents(&mut input)?;
             }
-            reading.begin_record();
-            let entry = EntrySeed(&EXPORT_ENTRY).deserialize(&mut json).map_err(|error| reading.error(error))?;
-            (reading.sink)(entry.check(&EXPORT_ENTRY, reading.record))?;
-        },
+        }
     }
     Ok(header)
+}
+
+/// The entry that a line holds; `None` for everything else.
+fn entry_of(line: &[u8]) -> Option<Entry> {
+    let mut json = Deserializer::from_slice(line);
+    let entry = EntrySeed(&EXPORT_ENTRY).deserialize(&mut json).ok()?;
+    json.end().is_ok().then_some(entry)
 }
 
 /// Where records go.
@@ -106,6 +110,41 @@ pub(super) struct Reading<'s, E> {
 }
 
 impl<E: From<ReadError>> Reading<'_, E> {
+    /// Reads one record a line, which is how exports are written, and several times as fast as reading on byte by byte. `false` at
+    /// a line that is anything else, which was not passed.
+    fn lines(&mut self, input: &mut Input<'_>) -> Result<bool, E> {
+        loop {
+            let Some(line) = input.next_line() else { return Ok(false) };
+            if line.is_empty() {
+                return Ok(true);
+            }
+            if line.trim_ascii().is_empty() {
+                input.pass_line();
+                continue;
+            }
+            let Some(entry) = entry_of(line) else { return Ok(false) };
+            input.pass_line();
+            self.begin_record();
+            (self.sink)(entry.check(&EXPORT_ENTRY, self.record))?;
+        }
+    }
+
+    /// Reads records however they are spread over lines, and says what is wrong with one.
+    fn documents(&mut self, input: &mut Input<'_>) -> Result<(), E> {
+        let mut json = Deserializer::from_reader(input);
+        loop {
+            match json.end() {
+                Ok(()) => return Ok(()),
+                // Something follows: the next record.
+                Err(error) if error.classify() == Category::Syntax => {}
+                Err(error) => return Err(self.error(error)),
+            }
+            self.begin_record();
+            let entry = EntrySeed(&EXPORT_ENTRY).deserialize(&mut json).map_err(|error| self.error(error))?;
+            (self.sink)(entry.check(&EXPORT_ENTRY, self.record))?;
+        }
+    }
+
     pub(super) fn begin_record(&mut self) {
         self.record += 1;
         self.progress.record_ends();

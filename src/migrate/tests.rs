@@ -197,6 +197,32 @@ fn any_white_space_and_order_of_members_will_do() {
     assert_eq!(read_good(others.as_bytes()).0.len(), 1);
 }
 
+/// Whatever follows the lines that hold a record each, and wherever it begins, is read as if all had been read byte by byte.
+#[test]
+fn what_is_not_one_record_a_line_reads_the_same() {
+    let lines: Vec<_> = SMALL_EXPORT.lines().collect();
+    let (header, records) = (lines[0], &lines[1..]);
+    let expected: Vec<_> = read_good(SMALL_EXPORT.as_bytes()).0;
+    for split in 0..=records.len() {
+        let (first, rest) = (records[..split].join("\n"), records[split..].concat());
+        for between in ["\n", "\r\n \n\n", " "] {
+            let file = format!("{header}{between}{first}{between}{rest}");
+            assert_eq!(read_good(file.as_bytes()).0, expected, "{split} {between:?}");
+            let (items, end) = read_all(format!("{file}{between}[").as_bytes());
+            assert_eq!(items.len(), expected.len(), "{split} {between:?}");
+            let (message, line) = (Error::from(end.unwrap_err()).report(), 1 + file.matches('\n').count());
+            let line = line + between.matches('\n').count();
+            assert!(message.contains(&format!("record=`{}`", expected.len() + 1)), "{message}");
+            assert!(message.contains(&format!("at line {line} column")), "{split} {between:?}: {message}");
+        }
+        let cut = format!("{header}\n{first}\n{rest}{{\"Key\": \"");
+        let (record, offset) = (expected.len() as u64 + 1, cut.len() as u64);
+        assert!(
+            matches!(read_all(cut.as_bytes()).1, Err(ReadError::Truncated { record: r, offset: o }) if (r, o) == (record, offset))
+        );
+    }
+}
+
 #[test]
 fn a_dump_without_entries_is_empty() {
     let header = Header::Dump { timestamp: "t".into() };

@@ -29,7 +29,7 @@ pub use project::{
     CURSORS, MARKS, REDACTIONS, REQUESTS, REQUESTS_BY_TIME, RESTORES, Remembered, Restored, decode_request_time_key,
     project_events, project_request, redaction_key,
 };
-pub use references::references;
+pub use references::{may_be_referred_to, references};
 pub use run::Run;
 pub use scan::{Scanner, redactions};
 pub use timeline::{Timeline, Timelines};

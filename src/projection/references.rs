@@ -47,12 +47,18 @@ pub fn references(key: &[u8]) -> Vec<Key> {
     referred
 }
 
+/// Whether an entry at an encoded key may be one that others refer to.
+pub fn may_be_referred_to(key: &[u8]) -> bool {
+    key.starts_with(AUTH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn relations_refer_to_both_sides() {
+        let named = |key: &Key| may_be_referred_to(key);
         let of = |partition: &[u8], key: &[u8]| references(&Key::new(partition, key));
         let keys = |keys: &[&[u8]]| keys.iter().map(|key| Key::new(b"auth", key)).collect::<Vec<_>>();
         assert_eq!(of(b"auth", b"gUsers/Admins/users/ann"), keys(&[b"groups/Admins", b"users/ann"]));
@@ -63,6 +69,8 @@ mod tests {
             of(b"auth", b"gUsers/a/users/b/users/c"),
             keys(&[b"groups/a", b"users/b/users/c", b"groups/a/users/b", b"users/c"])
         );
+        assert!(of(b"auth", b"gUsers/a/users/b/users/c").iter().all(named));
+        assert!(!may_be_referred_to(&Key::new(b"auths", b"users/ann")));
         for (partition, key) in
             [(&b"auth"[..], &b"users/ann"[..]), (b"auth", b"gUsers/Admins"), (b"other", b"gUsers/a/users/b")]
         {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::decoded::decode;
 use super::filter::{Filter, is_cursor};
@@ -18,9 +18,11 @@ use crate::types::{Error, LogStamp, Position, Result, Timestamp};
 /// Payload after which a page ends, in bytes; it ends with the transaction that reaches it.
 const PAGE_BYTES: usize = 1 << 20;
 /// Transactions in one page at most, and so passed without a word.
-pub(crate) const PAGE_TRANSACTIONS: u64 = 1024;
+pub(crate) const PAGE_TRANSACTIONS: u64 = if cfg!(test) { 1024 } else { 4096 };
 /// Payloads up to this are copied: else one event that somebody keeps would keep the window it was read through.
 const COPIED_BYTES_MAX: usize = 64 << 10;
+/// Small payloads are copied together until they are so many bytes: that is what an event that somebody keeps may keep.
+const COPIED_TOGETHER_BYTES: usize = 4 << 10;
 
 /// What a subscription gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,13 @@ impl Page {
     }
 }
 
+/// Transactions whose payloads are copied together.
+#[derive(Debug, Default)]
+struct Small {
+    frames: Vec<Frame>,
+    bytes: usize,
+}
+
 /// The place of a subscriber in the log.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -124,24 +133,58 @@ impl Feed {
         Page { deliveries, failure }
     }
 
+    /// Whether there is a whole page up to `synced` at least.
+    pub fn is_behind(&self, synced: Position) -> bool {
+        synced.0.saturating_sub(self.passed.position.0) >= PAGE_TRANSACTIONS
+    }
+
     fn fill(&mut self, deliveries: &mut VecDeque<Delivery>) -> Result<()> {
         let log = self.log.clone();
         let (mut bytes, mut transactions) = (0, 0);
+        let mut small = Small::default();
         for frame in log.read(self.passed.position.next())? {
-            let frame = frame?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.pass_small(&mut small, deliveries)?;
+                    return Err(error.into());
+                }
+            };
             bytes += frame.payload.len();
             transactions += 1;
-            self.pass(frame, deliveries)?;
+            if frame.payload.len() < COPIED_TOGETHER_BYTES {
+                small.bytes += frame.payload.len();
+                small.frames.push(frame);
+            } else {
+                self.pass_small(&mut small, deliveries)?;
+                let copied = frame.payload.len() <= COPIED_BYTES_MAX;
+                let payload = if copied { Bytes::copy_from_slice(&frame.payload) } else { frame.payload.clone() };
+                self.pass(&frame, payload, deliveries)?;
+            }
+            if small.bytes >= COPIED_TOGETHER_BYTES {
+                self.pass_small(&mut small, deliveries)?;
+            }
             if bytes >= PAGE_BYTES || transactions == PAGE_TRANSACTIONS {
                 break;
             }
         }
+        self.pass_small(&mut small, deliveries)
+    }
+
+    /// Copies the payloads side by side: one allocation instead of two for each of them.
+    fn pass_small(&mut self, small: &mut Small, deliveries: &mut VecDeque<Delivery>) -> Result<()> {
+        let mut copied = BytesMut::with_capacity(std::mem::take(&mut small.bytes));
+        small.frames.iter().for_each(|frame| copied.extend_from_slice(&frame.payload));
+        let mut copied = copied.freeze();
+        for frame in small.frames.drain(..) {
+            let payload = copied.split_to(frame.payload.len());
+            self.pass(&frame, payload, deliveries)?;
+        }
         Ok(())
     }
 
-    fn pass(&mut self, frame: Frame, deliveries: &mut VecDeque<Delivery>) -> Result<()> {
-        let Frame { position, time, chain, payload, .. } = frame;
-        let payload = if payload.len() <= COPIED_BYTES_MAX { Bytes::copy_from_slice(&payload) } else { payload };
+    fn pass(&mut self, frame: &Frame, payload: Bytes, deliveries: &mut VecDeque<Delivery>) -> Result<()> {
+        let Frame { position, time, chain, .. } = *frame;
         let Transaction { actor, reason, request, mut events } = decode(position, payload)?;
         self.passed = LogStamp { position, chain, ..self.passed };
         let count = events.len();

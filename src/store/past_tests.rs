@@ -343,6 +343,40 @@ fn an_undo_leaves_no_reference_to_what_would_go() {
     undo(&mut stepped, again).unwrap();
 }
 
+/// Of a key that is there its version tells who wrote it last; of one that is not there only the memtables and the log do.
+#[test]
+fn an_undo_sees_what_met_a_key_that_is_not_there() {
+    for (met, checkpoint) in (0..4).flat_map(|met| [0, 1, 2, 3].map(|at| (met, at))) {
+        let world = World::new();
+        let mut stepped = world.open(true);
+        set(&mut stepped, b"k1", b"old");
+        let checkpoint_at = |stepped: &mut Stepped, at| {
+            if at == checkpoint {
+                stepped.checkpoint().unwrap();
+            }
+        };
+        checkpoint_at(&mut stepped, 1);
+        let undone = stepped.write("t", Batch::new().delete(b"p", b"k1").set(b"p", b"k2", b"new")).unwrap().position;
+        checkpoint_at(&mut stepped, 2);
+        set(&mut stepped, b"other", b"value");
+        let later = match met {
+            0 => None,
+            1 => Some(stepped.write("t", Batch::new().delete_range(b"p", b"k1")).unwrap().position),
+            2 => Some(stepped.write("t", Batch::new().delete(b"p", b"k1")).unwrap().position),
+            _ => Some(set(&mut stepped, b"k2", b"newer")),
+        };
+        set(&mut stepped, b"other", b"another");
+        checkpoint_at(&mut stepped, 3);
+        let store = stepped.store.clone();
+        let plan = stepped.one(async move { store.plan_undo(undone, undone).await }).unwrap();
+        let dependents: Vec<_> = plan.dependents.iter().map(|dependent| dependent.position).collect();
+        assert_eq!(dependents, Vec::from_iter(later), "{met} {checkpoint}");
+        let store = stepped.store.clone();
+        let done = stepped.one(async move { store.undo(Context::new("t"), undone, undone).await });
+        assert_eq!(done.is_ok(), later.is_none(), "{met} {checkpoint}");
+    }
+}
+
 /// Few keys, but large ones: the range is restored as one event, and gives the same.
 #[test]
 fn a_rewind_of_many_bytes_restores_the_range() {

@@ -144,7 +144,7 @@ pub(super) async fn proven(shared: &Arc<Shared>, stamp: LogStamp) -> Result<LogS
 /// overtook it, with the floor; `unavailable` at an event of a kind that this version has to understand and does not, with the
 /// version that does; `corrupt` where the log is damaged. What comes before is delivered first.
 ///
-/// It holds no more than a page (about 1 MiB of transactions, or one that is larger). Like a [`Reader`](crate::Reader) it
+/// It holds no more than a page (about 1 MiB of transactions, or one that is larger), and while it catches up the one after it. Like a [`Reader`](crate::Reader) it
 /// keeps the directory in use until it ended or is dropped, when the store is dropped without [`Store::close`].
 /// [`Subscription::next`] can be dropped at any time; nothing is lost by it.
 #[must_use = "a subscription does nothing unless polled"]
@@ -169,10 +169,26 @@ type Fetched = (Option<Box<Follower>>, Page);
 enum State {
     Idle(Box<Follower>),
     Fetching(Pin<Box<dyn Future<Output = Fetched> + Send>>),
+    Fetched(Fetched),
     Done,
 }
 
+impl State {
+    /// Begins to fetch, without waiting for it.
+    fn ahead(mut fetch: Pin<Box<dyn Future<Output = Fetched> + Send>>, context: &mut Context<'_>) -> State {
+        match fetch.as_mut().poll(context) {
+            Poll::Pending => State::Fetching(fetch),
+            Poll::Ready(fetched) => State::Fetched(fetched),
+        }
+    }
+}
+
 impl Follower {
+    /// Whether there is a whole page to be read.
+    fn is_behind(&self) -> bool {
+        self.feed.is_behind(*self.synced.borrow())
+    }
+
     /// The next page that has something in it; waits for it.
     async fn fetch(mut self: Box<Self>) -> Fetched {
         loop {
@@ -206,6 +222,18 @@ impl Subscription {
     /// The next delivery; `None` after an error.
     pub async fn next(&mut self) -> Option<Result<Delivery>> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// Hands out a page from here on. Who catches up has the next one read meanwhile.
+    fn take(&mut self, (follower, page): Fetched, context: &mut Context<'_>) {
+        (self.ready, self.failure) = (page.deliveries, page.failure);
+        self.state = match follower {
+            None => State::Done,
+            Some(follower) if self.failure.is_none() && follower.is_behind() => {
+                State::ahead(Box::pin(follower.fetch()), context)
+            }
+            Some(follower) => State::Idle(follower),
+        };
     }
 
     /// Deliveries that were read and not handed out.
@@ -242,11 +270,9 @@ impl Stream for Subscription {
                         self.state = State::Fetching(fetch);
                         return Poll::Pending;
                     }
-                    Poll::Ready((follower, page)) => {
-                        self.state = follower.map_or(State::Done, State::Idle);
-                        (self.ready, self.failure) = (page.deliveries, page.failure);
-                    }
+                    Poll::Ready(fetched) => self.take(fetched, context),
                 },
+                State::Fetched(fetched) => self.take(fetched, context),
             }
         }
     }

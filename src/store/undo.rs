@@ -1,6 +1,7 @@
 //! Undo: a new transaction that restores what earlier ones changed, unless something later depends on them.
 //!
-//! Found from the log: the keys and ranges that the undone transactions touched, then whatever wrote there since.
+//! Found from the log: the keys and ranges that the undone transactions touched, then whatever wrote there since. Where the
+//! state tells that nothing did, the log is not read that far.
 //! Both go into the transaction's recorded reads, so that a change which comes while it is decided makes it decide again.
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use super::reader::Reader;
 use super::transaction::Tx;
 use crate::event::{Event, Transaction};
 use crate::log::{Log, LogError};
-use crate::projection::{Write, project_events, references};
+use crate::projection::{Write, WriteSet, may_be_referred_to, project_events, references};
 use crate::types::{Error, ErrorKind, Key, KeyRange, Limits, OWN_PARTITION_BYTE, PartitionClass, Position, Result};
 
 /// Later changes that are named, the most.
@@ -48,9 +49,9 @@ pub struct Dependent {
     pub key: Key,
 }
 
-/// Everything that the undone transactions touched, and who touched it since.
+/// Who touched since what the undone transactions touched.
+#[derive(Default)]
 struct Found {
-    touched: Touched,
     dependents: Vec<Dependent>,
     /// By the key that was set since and refers to something touched: where, and to what.
     holders: BTreeMap<Key, (Position, Vec<Key>)>,
@@ -121,8 +122,17 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     let before = Reader::at(shared, first.previous())?;
     shared.sync_to(head).await?;
     let log = shared.log.clone();
-    let Found { touched, mut dependents, holders } =
-        on_blocking_thread(move || find(log.as_ref(), first, last, head)).await??;
+    let mut touched = on_blocking_thread(move || touched(log.as_ref(), first, last)).await??;
+    let mut found = Found::default();
+    if last < head && !is_untouched_since(shared, tx, &touched, last).await? {
+        let log = shared.log.clone();
+        (touched, found) = on_blocking_thread(move || {
+            let found = find(log.as_ref(), &touched, last, head)?;
+            Ok::<_, Error>((touched, found))
+        })
+        .await??;
+    }
+    let Found { mut dependents, holders } = found;
     for (holder, (position, referred)) in holders {
         if dependents.len() >= DEPENDENTS_NAMED_MAX {
             break;
@@ -160,42 +170,80 @@ async fn plan(shared: &Arc<Shared>, tx: &Tx, first: Position, last: Position) ->
     Ok(Undo { undone: first..=last, keys, ranges, dependents })
 }
 
-fn find(log: &dyn Log, first: Position, last: Position, head: Position) -> Result<Found> {
-    let mut found = Found { touched: Touched::default(), dependents: Vec::new(), holders: BTreeMap::new() };
-    for frame in log.read(first)? {
+/// Whether the state alone tells that nothing after `last` depends on what was touched: every write of a key raises its
+/// version, and what a range delete or restore covers goes or is written anew.
+async fn is_untouched_since(shared: &Shared, tx: &Tx, touched: &Touched, last: Position) -> Result<bool> {
+    // A range holds keys that are not there, and references are found in the log alone.
+    if !touched.ranges.is_empty() || touched.keys.iter().any(|key| may_be_referred_to(key)) {
+        return Ok(false);
+    }
+    let remembered = {
+        let layers = shared.view.layers();
+        (last >= layers.floor()).then(|| !touched.keys.iter().any(|key| layers.written_since(key, last)))
+    };
+    if let Some(untouched) = remembered {
+        return Ok(untouched);
+    }
+    for key in &touched.keys {
+        // Of a key that is not there a base does not say which deletes have met it.
+        if tx.read(key).await?.is_none_or(|(version, _)| version > last) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The transactions `first..=last`, and of each what its events that count write.
+fn writes(
+    log: &dyn Log,
+    first: Position,
+    last: Position,
+) -> Result<impl Iterator<Item = Result<(Position, WriteSet)>> + '_> {
+    let count = usize::try_from(last.0.saturating_sub(first.0)).unwrap_or(usize::MAX).saturating_add(1);
+    Ok(log.read(first)?.take(count).map(|frame| {
         let frame = frame?;
-        if frame.position > head {
-            break;
-        }
         let events: Vec<Event> = Transaction::decode(frame.payload)?.events.into_iter().filter(counts).collect();
-        let set = project_events(&events, Vec::new());
-        if frame.position <= last {
-            set.ranges.into_iter().for_each(|range| found.touched.add_range(range));
-            let own = |write: &Write| write.key.first() == Some(&OWN_PARTITION_BYTE);
-            set.writes.into_iter().filter(|write| !own(write)).for_each(|write| found.touched.add_key(write.key));
-            if found.touched.len() > UNDONE_MAX {
-                let message = format!(
-                    "too many keys and ranges to undo at once, limit=`{UNDONE_MAX}`; undo fewer transactions, or rewind the partition"
-                );
-                return Err(Error::new(ErrorKind::Invalid, message));
-            }
-            continue;
+        Ok((frame.position, project_events(&events, Vec::new())))
+    }))
+}
+
+/// What the undone transactions touched.
+fn touched(log: &dyn Log, first: Position, last: Position) -> Result<Touched> {
+    let mut touched = Touched::default();
+    for set in writes(log, first, last)? {
+        let (_, set) = set?;
+        set.ranges.into_iter().for_each(|range| touched.add_range(range));
+        let own = |write: &Write| write.key.first() == Some(&OWN_PARTITION_BYTE);
+        set.writes.into_iter().filter(|write| !own(write)).for_each(|write| touched.add_key(write.key));
+        if touched.len() > UNDONE_MAX {
+            let message = format!(
+                "too many keys and ranges to undo at once, limit=`{UNDONE_MAX}`; undo fewer transactions, or rewind the partition"
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
+    }
+    Ok(touched)
+}
+
+/// Who touched it in the transactions after `last` up to `head`.
+fn find(log: &dyn Log, touched: &Touched, last: Position, head: Position) -> Result<Found> {
+    let mut found = Found::default();
+    for set in writes(log, last.next(), head)? {
         if found.dependents.len() >= DEPENDENTS_NAMED_MAX {
             break;
         }
-        let touched = &found.touched;
+        let (position, set) = set?;
         let ranges = set.ranges.iter().map(KeyRange::prefix).filter(|prefix| touched.meets_range(prefix));
         let keys = set.writes.iter().map(|write| &write.key[..]).filter(|key| touched.meets_key(key));
         if let Some(key) = ranges.chain(keys).next() {
-            found.dependents.push(Dependent { position: frame.position, key: Key(key.into()) });
+            found.dependents.push(Dependent { position, key: Key(key.into()) });
             continue;
         }
         for write in set.writes.iter().filter(|write| write.value.is_some()) {
             let mut referred = references(&write.key);
-            referred.retain(|key| found.touched.meets_key(key));
+            referred.retain(|key| touched.meets_key(key));
             if !referred.is_empty() {
-                found.holders.insert(write.key.clone(), (frame.position, referred));
+                found.holders.insert(write.key.clone(), (position, referred));
             }
         }
         if found.holders.len() > UNDONE_MAX {

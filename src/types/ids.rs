@@ -126,12 +126,13 @@ impl Hash {
     /// `SHA-256(self || position || time || digest)`, the numbers as 8 bytes little-endian.
     #[must_use]
     pub fn extend(&self, position: Position, time: Timestamp, digest: &Digest) -> Hash {
-        let mut hasher = Sha256::new();
-        hasher.update(self.0);
-        hasher.update(position.0.to_le_bytes());
-        hasher.update(time.0.to_le_bytes());
-        hasher.update(digest.0);
-        Hash(hasher.finalize().into())
+        // In one piece: a hasher copies each part into its block by a call of its own.
+        let mut link = [0; 32 + 8 + 8 + 32];
+        link[..32].copy_from_slice(&self.0);
+        link[32..40].copy_from_slice(&position.0.to_le_bytes());
+        link[40..48].copy_from_slice(&time.0.to_le_bytes());
+        link[48..].copy_from_slice(&digest.0);
+        Hash(Sha256::digest(link).into())
     }
 }
 
