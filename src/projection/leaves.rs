@@ -164,11 +164,7 @@ impl<T: Keyed> Run<T> {
 
     /// Where the key is, or where it would be.
     fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let at = self.heads.first_not_below(key, |at| self.items[at].key());
-        match self.items.get(at).is_some_and(|item| item.key() == key) {
-            true => Ok(at),
-            false => Err(at),
-        }
+        self.heads.find(key, |at| self.items[at].key())
     }
 
     fn insert(&mut self, at: usize, item: T) {
