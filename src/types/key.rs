@@ -84,7 +84,6 @@ impl Key {
 impl Deref for Key {
     type Target = [u8];
 
-    #[inline]
     fn deref(&self) -> &[u8] {
         &self.0
     }
