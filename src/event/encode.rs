@@ -29,7 +29,18 @@ impl Transaction {
 /// [`Transaction::encode`] without a transaction: nothing has to be owned to be written.
 pub fn encode(actor: &str, reason: Option<&str>, request: Option<&Request>, events: &[Event]) -> Bytes {
     let request = request.map(encode_request);
-    let events: Vec<Encoded<'_>> = events.iter().map(Encoded::new).collect();
+    let (one, many);
+    // Most transactions have one, which needs no list.
+    let events: &[Encoded<'_>] = match events {
+        [event] => {
+            one = [Encoded::new(event)];
+            &one
+        }
+        _ => {
+            many = events.iter().map(Encoded::new).collect::<Vec<_>>();
+            &many
+        }
+    };
     let len = bytes_len(actor.as_bytes())
         + reason.map_or(0, |reason| delimited_len(reason.len()))
         + request.as_ref().map_or(0, |request| delimited_len(request.len()))
@@ -45,7 +56,7 @@ pub fn encode(actor: &str, reason: Option<&str>, request: Option<&Request>, even
         put_delimited(REQUEST, request.len(), &mut out);
         out.extend_from_slice(request);
     }
-    for event in &events {
+    for event in events {
         put_delimited(EVENTS, event.len(), &mut out);
         event.put(&mut out);
     }

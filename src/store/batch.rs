@@ -33,6 +33,18 @@ impl Predicate {
             (Predicate::Value(value), Some((_, found))) => value[..] == found[..],
         }
     }
+
+    /// Errors: `conflict` when it does not hold for what was read of the key.
+    pub(crate) fn check(&self, key: &Key, found: Option<(Position, Slice)>) -> Result<()> {
+        if self.holds(found.as_ref()) {
+            return Ok(());
+        }
+        let partition = Key::partition_of(key).unwrap_or_default();
+        let (partition, name) = (partition.escape_ascii(), key[Key::key_start(key).unwrap_or(0)..].escape_ascii());
+        let version = found.map_or_else(|| "none".to_owned(), |(version, _)| version.to_string());
+        let message = format!("a predicate failed, partition=`{partition}` key=`{name}` version=`{version}`");
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
 }
 
 /// Writes and conditions, applied together. Range deletes apply first, in order, then key writes; a

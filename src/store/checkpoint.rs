@@ -38,7 +38,7 @@ pub(crate) async fn run_as(shared: &Arc<Shared>, built: Vec<ProjectionVersion>) 
 pub(crate) enum Pace {
     /// As fast as it goes.
     Full,
-    /// Sleeps as long as it works while somebody writes. Where writers keep every core busy, a checkpoint that did not would
+    /// Sleeps three times as long as it works while somebody writes. Where writers keep every core busy, a checkpoint that did not would
     /// take a share like any of their threads. It has time until they have written half as much again, so that the next one is not
     /// larger than this, and until memory is half-way to where they have to wait.
     BesideWriters,
@@ -127,6 +127,8 @@ struct Paced<'a> {
 
 /// Changes between two looks at the clock.
 const PACED_CHANGES: usize = 256;
+/// Sleep for each time that was worked.
+const PAUSES: u32 = 3;
 /// The longest sleep.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
@@ -144,7 +146,7 @@ impl<'a> Paced<'a> {
         let time = layers.active().bytes() < self.bytes / 2 && layers.bytes() < half_way;
         drop(layers);
         if time && published != self.published {
-            std::thread::sleep(self.since.elapsed().min(PAUSE_MAX));
+            std::thread::sleep((PAUSES * self.since.elapsed()).min(PAUSE_MAX));
         }
         (self.published, self.since) = (published, Instant::now());
     }

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::answers::Answers;
 use super::engine::{Shared, closed};
 use super::lane::Lanes;
+use super::queue::GROUP_WAIT;
 use super::recent::Recent;
 use super::settings::Durability;
 use super::submission::{Answered, Command, Refusal, Submission};
@@ -21,6 +24,8 @@ use crate::types::{Error, Limits, Position, Timestamp};
 
 /// Transactions in one batch at most.
 const BATCH_TRANSACTIONS_MAX: usize = 8192;
+/// Fewer transactions at once are no group that is waited for to come back.
+const GROUP_MIN: usize = 16;
 
 /// The commit loop's state.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ pub(crate) struct Committer {
     closed: bool,
     /// Whether at most one command waited at the last step.
     alone: bool,
+    answers: Answers,
     /// Empty between steps; kept for their memory.
     commands: Vec<Command>,
     batch: Batch,
@@ -96,14 +102,32 @@ impl Committer {
             latched: None,
             closed: false,
             alone: true,
+            answers: Answers::at_once(),
             commands: Vec::new(),
             batch: Batch::default(),
         }
     }
 
+    /// Lets a runtime tell callers that they are done.
+    #[must_use]
+    pub fn answering(mut self, answers: Answers) -> Committer {
+        self.answers = answers;
+        self
+    }
+
     /// Takes turns until the store is closed or every handle is gone.
     pub fn run(committer: &Mutex<Committer>, shared: &Shared) {
-        while shared.queue.wait() && Turn::wait(committer).step() {}
+        let mut group = 0;
+        while shared.queue.wait(group) {
+            let mut turn = Turn::wait(committer);
+            let started = Instant::now();
+            let handled = turn.0.step_waiting();
+            if turn.0.closed {
+                return;
+            }
+            drop(turn);
+            group = group_after(handled, started.elapsed());
+        }
     }
 
     /// Handles everything that waits, without blocking for more, and says how much that was.
@@ -164,7 +188,10 @@ impl Committer {
                 let _ = reply.send(self.sync());
             }
             // Whatever the step was, it ends with the sync that is due.
-            Command::Tick => self.lanes.tick(self.head),
+            Command::Tick => {
+                self.lanes.tick(self.head);
+                self.answers.flush();
+            }
             Command::Close(reply) => {
                 let _ = reply.send(self.end());
             }
@@ -179,6 +206,7 @@ impl Committer {
             self.refuse(submission, Refusal::Failed(closed()));
         }
         let synced = self.sync().map(|_| ());
+        self.answers.flush();
         self.shared.ended.send_replace(true);
         synced
     }
@@ -188,6 +216,7 @@ impl Committer {
         self.closed = true;
         self.shared.queue.close();
         drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
+        self.answers.flush();
         self.shared.ended.send_replace(true);
     }
 
@@ -202,8 +231,7 @@ impl Committer {
         if self.lanes.blocks(&submission) {
             return self.lanes.park(submission);
         }
-        let shared = self.shared.clone();
-        let layers = shared.view.layers();
+        let layers = self.shared.view.layers();
         if self.conflicts(&submission, &layers) {
             counter!("lakelog_conflicts_total").increment(1);
             if let Some(lane) = submission.lane {
@@ -213,8 +241,10 @@ impl Committer {
             return self.refuse(submission, Refusal::Conflict(reads));
         }
         let Submission { old_values, prepared, lane, .. } = &mut *submission;
-        // Recorded time never goes back, whatever the clock does.
-        self.last_time = self.last_time.max(self.shared.env.clock.now());
+        if batch.drafts.is_empty() {
+            // Recorded time never goes back, whatever the clock does. One look at it for all that become durable together.
+            self.last_time = self.last_time.max(self.shared.env.clock.now());
+        }
         let position = self.last_given(batch).next();
         let set = &mut prepared.set;
         for (&at, old) in prepared.indexed.iter().zip(&*old_values) {
@@ -288,11 +318,11 @@ impl Committer {
             Ok(()) => {
                 self.shared.log_bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
                 self.shared.view.pins().publish(last);
-                let done = (first.0..).map(Position).zip(drafts.drain(..)).zip(accepted.drain(..));
-                for ((position, draft), mut submission) in done {
+                let done = drafts.drain(..).zip(accepted.drain(..)).enumerate();
+                self.answers.give(done.map(|(number, (draft, mut submission))| {
                     submission.prepared.payload = draft.payload;
-                    answer(submission, position);
-                }
+                    (Position(first.0 + number as u64), submission)
+                }));
                 self.after_publish();
             }
             Err(error) => {
@@ -406,12 +436,10 @@ impl Drop for Committer {
     }
 }
 
-/// Tells the caller that it is done.
-fn answer(mut submission: Box<Submission>, position: Position) {
-    if let Some(reply) = submission.reply.take() {
-        // A caller who went away does not undo what is done.
-        let _ = reply.send(Answered { fate: Ok(position), _remains: Some(submission) });
-    }
+/// How many transactions are waited for after a step that handled so many in that time. Those who are answered together come back
+/// together, and one sync is enough for nearly all of them. Not after a step that was hardly longer than the wait.
+fn group_after(handled: usize, took: Duration) -> usize {
+    if handled >= GROUP_MIN && took >= 2 * GROUP_WAIT { handled - handled / 4 } else { 0 }
 }
 
 fn refuse(mut submission: Box<Submission>, refusal: Refusal) {

@@ -81,8 +81,8 @@ pub(crate) struct Shared {
 /// A transaction's part of the queue, given back when it is answered.
 #[derive(Debug)]
 pub(crate) struct Room<'a> {
-    /// How long it may wait for its turn.
-    until: Instant,
+    /// How long it may wait for its turn; where it has not waited yet, as long as any.
+    until: Option<Instant>,
     space: Space<'a>,
 }
 
@@ -161,7 +161,7 @@ impl Shared {
     /// Both waits end after `write_wait_ms` in all.
     pub async fn room(&self, bytes: usize) -> Result<Room<'_>> {
         match self.queue.try_space(bytes) {
-            Ok(Some(space)) if !self.memory_is_full() => Ok(Room { until: self.write_wait_ends(), space }),
+            Ok(Some(space)) if !self.memory_is_full() => Ok(Room { until: None, space }),
             // What hardly ever happens lies elsewhere: a timer is large, and every write would carry it along.
             Ok(space) => Box::pin(self.wait_for_room(bytes, space)).await,
             Err(Closed) => Err(closed()),
@@ -181,7 +181,7 @@ impl Shared {
         if self.memory_is_full() {
             self.wait_for_memory(until).await?;
         }
-        Ok(Room { until, space })
+        Ok(Room { until: Some(until), space })
     }
 
     /// Sends a transaction to the committer and waits for its fate.
@@ -201,11 +201,14 @@ impl Shared {
             Ok(Some(place)) => place,
             Err(Closed) => return failed(closed()),
             // What hardly ever happens lies elsewhere: a timer is large, and every write would carry it along.
-            Ok(None) => match Box::pin(within(until, self.queue.place())).await {
-                Some(Ok(place)) => place,
-                Some(Err(Closed)) => return failed(closed()),
-                None => return failed(overloaded("the queue is full")),
-            },
+            Ok(None) => {
+                let until = until.unwrap_or_else(|| self.write_wait_ends());
+                match Box::pin(within(until, self.queue.place())).await {
+                    Some(Ok(place)) => place,
+                    Some(Err(Closed)) => return failed(closed()),
+                    None => return failed(overloaded("the queue is full")),
+                }
+            }
         };
         if let Err(Closed) = self.hand_over(place, space, submission, committer) {
             return failed(closed());
@@ -221,9 +224,10 @@ impl Shared {
         submission: Box<Submission>,
         committer: Option<&Mutex<Committer>>,
     ) -> Result<(), Closed> {
+        let Some(committer) = committer else { return self.queue.push(place, space, submission, true) };
         let runtime = Handle::try_current().ok().map(|runtime| runtime.runtime_flavor());
         let blocks = runtime.as_ref().is_none_or(|flavor| *flavor == RuntimeFlavor::MultiThread);
-        let Some(mut turn) = committer.filter(|_| blocks).and_then(Turn::try_take) else {
+        let Some(mut turn) = Some(committer).filter(|_| blocks).and_then(Turn::try_take) else {
             return self.queue.push(place, space, submission, true);
         };
         self.queue.push(place, space, submission, false)?;

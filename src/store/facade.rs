@@ -140,7 +140,33 @@ impl Store {
         Box::pin(self.write_checked(context, batch)).await
     }
 
+    /// A batch with predicates and writes and nothing else, without a [`Tx`]: nothing that it reads is its own. `None` when something of
+    /// what it read was written meanwhile.
+    async fn try_write_if(&self, context: &Context, batch: &Batch) -> Result<Option<Position>> {
+        context.validate()?;
+        let pin = self.shared.view.pins().pin();
+        let mut reads = Reads { keys: Vec::with_capacity(batch.checks.len()), ranges: Vec::new() };
+        for (key, predicate) in &batch.checks {
+            predicate.check(key, self.shared.view.get(key, pin.position()).await?)?;
+            reads.keys.push(key.clone());
+        }
+        let room = self.shared.room(room_bytes(&batch.writes, &[])).await?;
+        let prepared = Prepared::new(&self.shared, context, Bytes::new(), &batch.writes, Vec::new())?;
+        let (submission, fate) = Submission::new(pin.position(), reads, prepared, None);
+        match self.submit(submission, fate, room).await {
+            Ok(position) => Ok(Some(position)),
+            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Conflict(_)) => Ok(None),
+        }
+    }
+
     async fn write_checked(&self, context: Context, batch: Batch) -> Result<Committed<()>> {
+        if batch.ranges.is_empty() && !batch.writes.is_empty() && context.request.is_none() {
+            let tried = self.try_write_if(&context, &batch).instrument(span(&context)).await?;
+            if let Some(position) = tried {
+                return Ok(Committed { position, answer: (), repeated: false });
+            }
+        }
         let batch = Arc::new(batch);
         self.transact(context, move |tx| {
             let batch = batch.clone();
@@ -215,7 +241,7 @@ impl Store {
             let remembered = if context.request.is_some() { Bytes::from(answer.encode()) } else { Bytes::new() };
             let Attempt { read_at, reads, events, restored, pins } = attempt;
             let room = self.shared.room(room_bytes(&events, &restored)).await?;
-            let prepared = Prepared::new(&self.shared, &context, remembered, events, restored)?;
+            let prepared = Prepared::new(&self.shared, &context, remembered, &events, restored)?;
             let (submission, fate) = Submission::new(read_at, reads, prepared, lane.as_ref().map(|lane| lane.id));
             let submitted = self.submit(submission, fate, room).await;
             // Until here the states that it restores had to stay readable.
@@ -262,7 +288,7 @@ impl Store {
 
     /// Makes what [`Store::append`] sends. Not in a future, which would keep room for it and move it about.
     fn blind(&self, context: &Context, events: Vec<Event>) -> Result<Blind> {
-        let prepared = Prepared::new(&self.shared, context, Bytes::new(), events, Vec::new())?;
+        let prepared = Prepared::new(&self.shared, context, Bytes::new(), &events, Vec::new())?;
         if !prepared.indexed.is_empty() {
             return Ok(Blind::Indexed(Box::new(prepared)));
         }

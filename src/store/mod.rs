@@ -3,6 +3,7 @@
 //! The only place where log, projection and backends meet. Order of a change (law 2): decide on the
 //! caller's side, validate in the committer, insert unseen, append, sync, publish, answer.
 
+mod answers;
 mod archived;
 mod batch;
 mod beside;

@@ -32,7 +32,7 @@ impl Prepared {
         shared: &Shared,
         context: &Context,
         answer: Bytes,
-        events: Vec<Event>,
+        events: &[Event],
         restored: Vec<Restored>,
     ) -> Result<Prepared> {
         if events.len() > Limits::TRANSACTION_OPERATIONS_MAX {
@@ -43,8 +43,8 @@ impl Prepared {
         }
         let request =
             context.request.as_ref().map(|request| Request { id: request.id.clone(), digest: request.digest, answer });
-        let set = project_events(&events, restored);
-        let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), &events);
+        let set = project_events(events, restored);
+        let payload = event::encode(&context.actor, context.reason.as_deref(), request.as_ref(), events);
         if payload.len() > Limits::TRANSACTION_BYTES_MAX {
             return Err(too_large("bytes", payload.len(), Limits::TRANSACTION_BYTES_MAX));
         }

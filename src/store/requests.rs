@@ -55,7 +55,7 @@ impl Store {
             let reads = Reads { keys, ranges: Vec::new() };
             let events = vec![Event::RequestsExpired { requests }];
             let room = shared.room(room_bytes(&events, &[])).await?;
-            let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), events, Vec::new())?;
+            let prepared = Prepared::new(shared, &Context::new("lakelog"), Bytes::new(), &events, Vec::new())?;
             let (submission, fate) = Submission::new(pin.position(), reads, prepared, None);
             match self.submit(submission, fate, room).await {
                 Ok(_) => forgotten += count,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::answers::Answers;
 use super::checkpoint;
 use super::committer::Committer;
 use super::engine::Shared;
@@ -40,7 +41,7 @@ impl Threads {
         let (stop_scrub, scrub_stopped) = std_mpsc::channel();
         let (stop_checkpoints, checkpoints_stopped) = std_mpsc::channel();
         let stop = Mutex::new(vec![stop_upkeep, stop_scrub, stop_checkpoints]);
-        let committer = Arc::new(Mutex::new(committer));
+        let committer = Arc::new(Mutex::new(committer.answering(Answers::through(handle))));
         let for_callers = (shared.settings.commit_on == CommitOn::CallerThread).then(|| committer.clone());
         let threads = Threads { handles: Mutex::default(), stop, committer: for_callers, shared: shared.clone() };
         let commit_shared = shared.clone();

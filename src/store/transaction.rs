@@ -146,15 +146,7 @@ impl Tx {
     }
 
     pub(crate) async fn check_encoded(&self, key: &Key, predicate: &Predicate) -> Result<()> {
-        let found = self.read(key).await?;
-        if predicate.holds(found.as_ref()) {
-            return Ok(());
-        }
-        let partition = Key::partition_of(key).unwrap_or_default();
-        let (partition, name) = (partition.escape_ascii(), key[Key::key_start(key).unwrap_or(0)..].escape_ascii());
-        let version = found.map_or_else(|| "none".to_owned(), |(version, _)| version.to_string());
-        let message = format!("a predicate failed, partition=`{partition}` key=`{name}` version=`{version}`");
-        Err(Error::new(ErrorKind::Conflict, message))
+        predicate.check(key, self.read(key).await?)
     }
 
     /// Entries of a partition in key order, the transaction's own writes included: at most

@@ -32,11 +32,17 @@ impl Heads {
     /// Where the first key is that is not below `key`; behind the last, when all are. `key_at` gives the keys, and is asked for
     /// the few whose heads are the same.
     pub fn first_not_below<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> usize {
+        self.find(key, key_at).unwrap_or_else(|at| at)
+    }
+
+    /// Where the key is, or where it would be. Where no key has its head, none is looked at.
+    pub fn find<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> Result<usize, usize> {
         let head = self.head(key);
         // All of them, without a branch and without a load that waits for another.
         let mut low = self.heads.iter().map(|&other| u32::from(other < head)).sum::<u32>() as usize;
         let same = self.heads.iter().skip(low).take_while(|&&other| other == head).count();
-        let mut high = low + same;
+        let end = low + same;
+        let mut high = end;
         while low < high {
             let middle = low.midpoint(high);
             match key_at(middle) < key {
@@ -44,15 +50,9 @@ impl Heads {
                 false => high = middle,
             }
         }
-        low
-    }
-
-    /// Where the key is, or where it would be. Most keys that are absent are found to be so without a look at any.
-    pub fn find<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> Result<usize, usize> {
-        let at = self.first_not_below(key, &key_at);
-        match self.heads.get(at).is_some_and(|&head| head == self.head(key)) && key_at(at) == key {
-            true => Ok(at),
-            false => Err(at),
+        match low < end && key_at(low) == key {
+            true => Ok(low),
+            false => Err(low),
         }
     }
 
@@ -103,8 +103,9 @@ mod tests {
                 let expected = held.partition_point(|other| *other < &key[..]);
                 prop_assert_eq!(heads.first_not_below(key, |at| held[at]), expected);
                 prop_assert_eq!(grown.first_not_below(key, |at| held[at]), expected);
-                let found = if held.get(expected) == Some(&&key[..]) { Ok(expected) } else { Err(expected) };
-                prop_assert_eq!(heads.find(key, |at| held[at]), found);
+                let found = held.get(expected).is_some_and(|other| *other == &key[..]);
+                let expected = if found { Ok(expected) } else { Err(expected) };
+                prop_assert_eq!(heads.find(key, |at| held[at]), expected);
             }
         }
     }
