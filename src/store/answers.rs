@@ -11,8 +11,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::submission::{Answered, Submission};
 use crate::types::Position;
 
-/// Fewer are told one by one: the task would cost as much.
-const TOGETHER_MIN: usize = 4;
+/// Fewer are told one by one: the task would cost as much, and they would wait for its turn.
+const TOGETHER_MIN: usize = 100;
 
 /// Answers on their way to callers.
 #[derive(Debug)]

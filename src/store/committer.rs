@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
@@ -14,7 +13,6 @@ use parking_lot::{Mutex, MutexGuard};
 use super::answers::Answers;
 use super::engine::{Shared, closed};
 use super::lane::Lanes;
-use super::queue::GROUP_WAIT;
 use super::recent::Recent;
 use super::settings::Durability;
 use super::submission::{Answered, Command, Refusal, Submission};
@@ -24,8 +22,6 @@ use crate::types::{Error, Limits, Position, Timestamp};
 
 /// Transactions in one batch at most.
 const BATCH_TRANSACTIONS_MAX: usize = 8192;
-/// Fewer transactions at once are no group that is waited for to come back.
-const GROUP_MIN: usize = 16;
 
 /// The commit loop's state.
 #[derive(Debug)]
@@ -117,17 +113,7 @@ impl Committer {
 
     /// Takes turns until the store is closed or every handle is gone.
     pub fn run(committer: &Mutex<Committer>, shared: &Shared) {
-        let mut group = 0;
-        while shared.queue.wait(group) {
-            let mut turn = Turn::wait(committer);
-            let started = Instant::now();
-            let handled = turn.0.step_waiting();
-            if turn.0.closed {
-                return;
-            }
-            drop(turn);
-            group = group_after(handled, started.elapsed());
-        }
+        while shared.queue.wait() && Turn::wait(committer).step() {}
     }
 
     /// Handles everything that waits, without blocking for more, and says how much that was.
@@ -434,12 +420,6 @@ impl Drop for Committer {
         // Whatever became of its thread: nobody waits for nothing.
         self.break_off();
     }
-}
-
-/// How many transactions are waited for after a step that handled so many in that time. Those who are answered together come back
-/// together, and one sync is enough for nearly all of them. Not after a step that was hardly longer than the wait.
-fn group_after(handled: usize, took: Duration) -> usize {
-    if handled >= GROUP_MIN && took >= 2 * GROUP_WAIT { handled - handled / 4 } else { 0 }
 }
 
 fn refuse(mut submission: Box<Submission>, refusal: Refusal) {

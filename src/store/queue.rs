@@ -3,8 +3,6 @@
 //! One lock for everything that came during the last batch, instead of one a transaction; and the committer's thread is only
 //! woken when it sleeps. Knows nothing of what is in a command.
 
-use std::time::Duration;
-
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
 
@@ -13,8 +11,6 @@ use super::submission::{Command, Submission};
 
 /// The unit of the room for transactions: a semaphore counts to less than the bytes of a large queue.
 const ROOM_UNIT_BYTES: usize = 1024;
-/// How long a group is waited for at most.
-pub(crate) const GROUP_WAIT: Duration = Duration::from_micros(100);
 
 /// Commands on their way to the committer.
 #[derive(Debug)]
@@ -35,8 +31,6 @@ struct Waiting {
     transactions: usize,
     ticks: bool,
     sleeps: bool,
-    /// Who sleeps is left asleep until so many transactions wait, or something else arrives.
-    group: usize,
     closed: bool,
 }
 
@@ -114,7 +108,7 @@ impl Queue {
         place.0.forget();
         waiting.transactions += 1;
         waiting.commands.push(Command::Commit(submission));
-        if ring && waiting.transactions >= waiting.group {
+        if ring {
             self.ring(waiting);
         }
         Ok(())
@@ -148,15 +142,9 @@ impl Queue {
         }
     }
 
-    /// Waits until there is something to take; first, for [`GROUP_WAIT`] at most, for a group of so many transactions or anything
-    /// else. `false` when the queue is closed.
-    pub fn wait(&self, group: usize) -> bool {
+    /// Waits until there is something to take; `false` when the queue is closed.
+    pub fn wait(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        if waiting.transactions < group && waiting.commands.len() == waiting.transactions && !waiting.closed {
-            (waiting.sleeps, waiting.group) = (true, group);
-            self.arrived.wait_for(&mut waiting, GROUP_WAIT);
-            waiting.group = 0;
-        }
         while waiting.commands.is_empty() && !waiting.closed {
             waiting.sleeps = true;
             self.arrived.wait(&mut waiting);
@@ -294,66 +282,10 @@ mod tests {
         assert!(matches!(poll(waits_for_place.as_mut()), Poll::Ready(Err(Closed))));
         assert!(matches!(poll(waits.as_mut()), Poll::Ready(Err(Closed))));
         assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        assert!(!queue.wait(0) && queue.try_place().is_err() && queue.try_space(1).is_err());
+        assert!(!queue.wait() && queue.try_place().is_err() && queue.try_space(1).is_err());
         assert_eq!(queue.command(Command::Tick), Err(Closed));
         queue.tick();
         assert!(taken(&queue).is_empty());
-    }
-
-    /// However the threads come to run: nobody is left asleep, and nothing is taken twice.
-    #[test]
-    fn a_group_is_not_waited_for_for_ever() {
-        let queue = queue(64);
-        std::thread::scope(|scope| {
-            let sleeping = scope.spawn(|| {
-                let mut found = 0;
-                while queue.wait(16) {
-                    let commands = taken(&queue);
-                    found += commands.len();
-                    commands.iter().for_each(|command| {
-                        if let Command::Commit(submission) = command {
-                            queue.give_back(submission.units);
-                        }
-                    });
-                }
-                found
-            });
-            // Fewer than the group, as many, more; and something that belongs to no group.
-            for count in [1, 15, 16, 17, 40] {
-                (0..count).for_each(|_| drop(push(&queue, 1)));
-                while !queue.waiting.lock().commands.is_empty() {
-                    std::thread::yield_now();
-                }
-            }
-            queue.command(Command::Tick).unwrap();
-            while !queue.waiting.lock().commands.is_empty() {
-                std::thread::yield_now();
-            }
-            queue.close();
-            assert_eq!(sleeping.join().unwrap(), 1 + 15 + 16 + 17 + 40 + 1);
-        });
-    }
-
-    /// Seen from inside, since threads would only show it now and then: transactions ring when they are enough, all else at once.
-    #[test]
-    fn who_waits_for_a_group_is_woken_by_the_last_of_it() {
-        let queue = queue(64);
-        let asleep = || queue.waiting.lock().sleeps;
-        let sleep = |group| {
-            let mut waiting = queue.waiting.lock();
-            (waiting.sleeps, waiting.group) = (true, group);
-        };
-        sleep(3);
-        (0..2).for_each(|_| drop(push(&queue, 1)));
-        assert!(asleep());
-        push(&queue, 1);
-        assert!(!asleep());
-        sleep(99);
-        queue.command(Command::Release(crate::store::lane::LaneId(1))).unwrap();
-        assert!(!asleep());
-        sleep(99);
-        queue.tick();
-        assert!(!asleep());
     }
 
     #[test]
@@ -362,7 +294,7 @@ mod tests {
         std::thread::scope(|scope| {
             let sleeping = scope.spawn(|| {
                 let mut found = 0;
-                while queue.wait(0) {
+                while queue.wait() {
                     found += taken(&queue).len();
                 }
                 found
