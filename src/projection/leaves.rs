@@ -91,9 +91,13 @@ impl Leaves {
         Inserter { leaves: self, last: None }
     }
 
-    /// Brings small keys and newest values that lie elsewhere into the buffers of their leaves.
-    pub fn pack(&mut self) {
-        self.nodes.iter_mut().flat_map(|node| &mut node.items).for_each(Leaf::pack);
+    /// Brings small keys and newest values of the leaf at a place, node and leaf, into a buffer of their own, and gives the place of the next
+    /// leaf.
+    pub fn pack_from(&mut self, (node_at, leaf_at): (usize, usize)) -> Option<(usize, usize)> {
+        let node = self.nodes.get_mut(node_at)?;
+        let Some(leaf) = node.items.get_mut(leaf_at) else { return Some((node_at + 1, 0)) };
+        leaf.pack();
+        Some((node_at, leaf_at + 1))
     }
 
     /// Takes the versions of a key above a position, and with the last one the key.
@@ -413,8 +417,9 @@ mod tests {
                 prop_assert_eq!(is_new, !model.contains_key(key));
                 model.entry(key.clone()).or_default().insert(*position, value.clone());
             }
-            if packed {
-                leaves.pack();
+            let mut place = packed.then_some((0, 0));
+            while let Some(next) = place {
+                place = leaves.pack_from(next);
             }
             for (which, head) in &retracted {
                 let Some((key, ..)) = written.get(which.index(written.len().max(1))) else { continue };

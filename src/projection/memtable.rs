@@ -42,6 +42,8 @@ struct Map {
     written: Vec<u64>,
     /// The newest range delete.
     ranged: Position,
+    /// The last position of a run: what runs wrote is not in `written`.
+    run: Position,
 }
 
 /// What a memtable knows of a key at a position.
@@ -77,7 +79,8 @@ impl Memtable {
     /// An empty memtable that will hold every write above `floor`.
     pub fn new(floor: Position) -> Memtable {
         let (entries, ranges) = (Leaves::default(), RangeTombstones::default());
-        let map = Map { entries, ranges, written: vec![0; WRITTEN_PLACES], ranged: Position::ZERO };
+        let map =
+            Map { entries, ranges, written: vec![0; WRITTEN_PLACES], ranged: Position::ZERO, run: Position::ZERO };
         Memtable { floor, map: RwLock::new(map), bytes: AtomicUsize::new(0) }
     }
 
@@ -125,14 +128,11 @@ impl Memtable {
     pub fn insert_run(&self, run: Run) {
         let mut bytes = 0;
         let mut map = self.map.write();
+        map.run = map.run.max(run.last());
         let mut writes = run.into_sorted().peekable();
         while writes.peek().is_some() {
-            let Map { entries, written, .. } = &mut *map;
-            let mut entries = entries.inserter();
+            let mut entries = map.entries.inserter();
             for (key, version) in writes.by_ref().take(LOCKED_WRITES_MAX) {
-                if let Some(newest) = written.get_mut(written_place(&key)) {
-                    *newest = version.position.0.max(*newest);
-                }
                 let key_bytes = key.len();
                 bytes += version.bytes();
                 bytes += match entries.insert(key, version) {
@@ -145,9 +145,13 @@ impl Memtable {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Lets go of the buffers of runs: what is left of them is brought together where its neighbours are.
+    /// Lets go of the buffers of runs: what is left of them is brought together where its neighbours are. Others read and write meanwhile.
     pub fn pack(&self) {
-        self.map.write().entries.pack();
+        let mut place = Some((0, 0));
+        while let Some(next) = place {
+            // A leaf at a time: a few microseconds.
+            place = self.map.write().entries.pack_from(next);
+        }
     }
 
     /// Takes back a transaction that was inserted above `head` but not appended.
@@ -190,7 +194,7 @@ impl Memtable {
     pub fn written_since(&self, key: &[u8], since: Position) -> bool {
         let map = self.map.read();
         let written = map.written.get(written_place(key)).is_some_and(|&newest| newest > since.0);
-        let ranged = map.ranged > since;
+        let ranged = map.ranged > since || map.run > since;
         drop(map);
         (written || ranged)
             && match self.get(key, Position::MAX) {

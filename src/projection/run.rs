@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::leaves::Version;
 use super::memtable::ENTRY_OVERHEAD_BYTES;
 use super::write_set::{Write, WriteSet};
-use crate::types::{Position, Slice};
+use crate::event::Event;
+use crate::types::{Key, Position, Slice};
 
 /// Keys and values above so many bytes together are better shared than copied.
 const WRITE_BYTES_MAX: usize = 1024;
@@ -32,22 +33,58 @@ struct Packed {
 }
 
 impl Run {
-    /// Adds a transaction; `false` when it is one that no run takes, and has to be inserted by itself: it deletes ranges, has
-    /// large values, or meets a full run.
+    /// Adds a transaction; `false`, with nothing added, when it is one that no run takes, and has to be inserted by itself: it deletes
+    /// ranges, has large values, or meets a full run.
     pub fn push(&mut self, position: Position, set: &WriteSet) -> bool {
-        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let small =
-            |write: &Write| write.key.len() + write.value.as_ref().map_or(0, |value| value.len()) <= WRITE_BYTES_MAX;
-        let fits = self.writes.len() + set.writes.len() <= WRITES_MAX;
-        if !fits || !set.ranges.is_empty() || !set.writes.iter().all(small) {
+        let writes = set
+            .writes
+            .iter()
+            .map(|Write { key, value }| (value.as_deref(), |to: &mut Vec<u8>| to.extend_from_slice(key)));
+        set.ranges.is_empty() && self.put_all(position, set.writes.len(), writes, |_| true)
+    }
+
+    /// The same of events, which write what [`project_events`](super::project_events) says, without making it first; none is taken but
+    /// sets and deletes of keys that, encoded, pass `takes`.
+    pub fn push_events(&mut self, position: Position, events: &[Event], takes: impl Fn(&[u8]) -> bool) -> bool {
+        let plain = |event: &Event| matches!(event, Event::Set { .. } | Event::Delete { .. });
+        let writes = events.iter().filter_map(|event| {
+            let (partition, key, value) = match event {
+                Event::Set { partition, key, value } => (partition, key, Some(&value[..])),
+                Event::Delete { partition, key } => (partition, key, None),
+                _ => return None,
+            };
+            Some((value, move |to: &mut Vec<u8>| Key::encode_into(partition, key, to)))
+        });
+        events.iter().all(plain) && self.put_all(position, events.len(), writes, takes)
+    }
+
+    fn put_all<'a>(
+        &mut self,
+        position: Position,
+        count: usize,
+        writes: impl Iterator<Item = (Option<&'a [u8]>, impl FnOnce(&mut Vec<u8>))>,
+        takes: impl Fn(&[u8]) -> bool,
+    ) -> bool {
+        if self.writes.len() + count > WRITES_MAX {
             return false;
         }
-        for write in &set.writes {
-            let start = len(&self.bytes);
-            self.bytes.extend_from_slice(&write.key);
-            self.bytes.extend_from_slice(write.value.as_deref().unwrap_or_default());
-            let value_len = write.value.as_deref().map(len);
-            self.writes.push(Packed { position, start, key_len: len(&write.key), value_len });
+        let (bytes, before) = (self.bytes.len(), self.writes.len());
+        for (value, put_key) in writes {
+            let start = self.bytes.len();
+            put_key(&mut self.bytes);
+            let middle = self.bytes.len();
+            let value_len = value.map(<[u8]>::len);
+            let small = middle - start + value_len.unwrap_or(0) <= WRITE_BYTES_MAX;
+            if !small || !self.bytes.get(start..).is_some_and(&takes) {
+                self.bytes.truncate(bytes);
+                self.writes.truncate(before);
+                return false;
+            }
+            self.bytes.extend_from_slice(value.unwrap_or_default());
+            // No more than all writes at their largest, and so far below the limit.
+            let short = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+            let (start, key_len) = (short(start), short(middle - start));
+            self.writes.push(Packed { position, start, key_len, value_len: value_len.map(short) });
         }
         true
     }
@@ -55,6 +92,11 @@ impl Run {
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// The last position that wrote.
+    pub(super) fn last(&self) -> Position {
+        self.writes.last().map_or(Position::ZERO, |write| write.position)
     }
 
     /// About what it adds to a memtable, in bytes.
@@ -97,17 +139,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::projection::Memtable;
-    use crate::types::{Key, KeyRange};
+    use crate::projection::{Memtable, project_events};
+    use crate::types::KeyRange;
 
-    fn set() -> impl Strategy<Value = WriteSet> {
+    fn events() -> impl Strategy<Value = Vec<Event>> {
         let tail = prop::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 0..3);
         let key = (prop::sample::select(vec![&b"k"[..], b"repo/", b"repo/branch/object"]), tail)
-            .prop_map(|(beginning, tail)| Key::new(b"p", &[beginning, &tail].concat()));
+            .prop_map(|(beginning, tail)| [beginning, &tail].concat());
+        let partition = prop::sample::select(vec![&b"p"[..], b"p\0", b"p\0\0q"]);
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..9));
-        prop::collection::btree_map(key, value, 0..9).prop_map(|writes| {
-            let write = |(key, value): (Key, Option<Vec<u8>>)| Write { key, value: value.map(Arc::from) };
-            WriteSet { ranges: Vec::new(), writes: writes.into_iter().map(write).collect() }
+        prop::collection::btree_map((partition, key), value, 0..9).prop_map(|writes| {
+            let event = |((partition, key), value): ((&'static [u8], Vec<u8>), Option<Vec<u8>>)| match value {
+                Some(value) => Event::Set { partition: partition.into(), key: key.into(), value: value.into() },
+                None => Event::Delete { partition: partition.into(), key: key.into() },
+            };
+            writes.into_iter().map(event).collect()
         })
     }
 
@@ -125,18 +171,23 @@ mod tests {
     proptest! {
         #[test]
         fn a_run_writes_what_its_transactions_write(
-            sets in prop::collection::vec(set(), 0..200),
+            transactions in prop::collection::vec(events(), 0..200),
             runs in 1usize..4,
+            of_events in any::<bool>(),
             pack in any::<bool>(),
         ) {
             let (single, together) = (Memtable::new(Position::ZERO), Memtable::new(Position::ZERO));
-            let each = sets.len() / runs + 1;
-            for (number, chunk) in sets.chunks(each).enumerate() {
+            let each = transactions.len() / runs + 1;
+            for (number, chunk) in transactions.chunks(each).enumerate() {
                 let mut run = Run::default();
-                for (at, set) in chunk.iter().enumerate() {
+                for (at, events) in chunk.iter().enumerate() {
                     let position = Position((number * each + at + 1) as u64);
-                    single.insert(position, set);
-                    prop_assert!(run.push(position, set));
+                    let set = project_events(events, Vec::new());
+                    single.insert(position, &set);
+                    match of_events {
+                        true => prop_assert!(run.push_events(position, events, |_| true)),
+                        false => prop_assert!(run.push(position, &set)),
+                    }
                 }
                 together.insert_run(run);
                 if pack {
@@ -144,6 +195,12 @@ mod tests {
                 }
             }
             prop_assert_eq!(all(&together), all(&single));
+            let head = Position(transactions.len() as u64);
+            for (key, position, _) in all(&single).0 {
+                for since in [Position::ZERO, position.previous(), position, head] {
+                    prop_assert_eq!(together.written_since(&key, since), single.written_since(&key, since));
+                }
+            }
         }
     }
 
@@ -154,6 +211,15 @@ mod tests {
         let with = |ranges: Vec<KeyRange>, writes: Vec<Write>| WriteSet { ranges, writes };
         assert!(!run.push(Position(1), &with(vec![KeyRange::new(b"p", b"")], vec![write(1)])));
         assert!(!run.push(Position(1), &with(vec![], vec![write(1), write(WRITE_BYTES_MAX)])));
+        let event = |value: usize| Event::Set {
+            partition: b"p"[..].into(),
+            key: b"k"[..].into(),
+            value: vec![0; value].into(),
+        };
+        assert!(!run.push_events(Position(1), &[event(1), event(WRITE_BYTES_MAX)], |_| true));
+        assert!(!run.push_events(Position(1), &[event(1), event(1)], |key| key != b"p\0\x01k"));
+        let range = Event::DeleteRange { partition: b"p"[..].into(), prefix: b""[..].into() };
+        assert!(!run.push_events(Position(1), &[event(1), range], |_| true));
         assert!(run.is_empty() && run.bytes() == 0);
         let writes = vec![write(1); WRITES_MAX];
         assert!(run.push(Position(1), &with(vec![], writes)));

@@ -33,10 +33,13 @@ impl Decoded {
     pub fn new(frame: Frame) -> Result<Decoded> {
         let Frame { position, time, payload, .. } = frame;
         let payload_bytes = payload.len();
-        let transaction = decode(position, payload)?;
+        Ok(Decoded::of(position, time, payload_bytes, decode(position, payload)?))
+    }
+
+    fn of(position: Position, time: Timestamp, payload_bytes: usize, transaction: Transaction) -> Decoded {
         let restores = transaction.events.iter().any(|event| matches!(event, Event::RestoreRange { .. }));
         let set = (!restores).then(|| project_events(&transaction.events, Vec::new()));
-        Ok(Decoded { position, payload_bytes, time, transaction, set })
+        Decoded { position, payload_bytes, time, transaction, set }
     }
 }
 
@@ -88,25 +91,39 @@ impl<'a, F: Iterator<Item = std::result::Result<Frame, LogError>>> Steps<'a, F> 
     }
 
     /// Adds a transaction to a run; it comes back when none takes it.
-    fn push(&self, run: &mut DecodedRun, decoded: Decoded) -> Option<Decoded> {
-        let Decoded { position, payload_bytes, time, transaction, set } = decoded;
-        let set = match set {
-            Some(mut set) if !set.writes.iter().any(|write| self.indexes.covers(&write.key)) => {
-                let known = set.writes.len();
-                if let Some(request) = &transaction.request {
-                    project_request(time, request, &mut set);
-                }
-                if run.run.push(position, &set) {
-                    run.last = position;
-                    run.payload_bytes += payload_bytes;
-                    return None;
-                }
-                set.writes.truncate(known);
-                Some(set)
+    fn push(&self, run: &mut DecodedRun, frame: Frame) -> Result<Option<Decoded>> {
+        let Frame { position, time, payload, .. } = frame;
+        let payload_bytes = payload.len();
+        let transaction = decode(position, payload)?;
+        let takes = |key: &[u8]| !self.indexes.covers(key);
+        let plain = transaction.request.is_none() && run.run.push_events(position, &transaction.events, takes);
+        let mut decoded = None;
+        if !plain {
+            let mut own = Decoded::of(position, time, payload_bytes, transaction);
+            if !self.push_set(run, &mut own) {
+                decoded = Some(own);
             }
-            other => other,
-        };
-        Some(Decoded { position, payload_bytes, time, transaction, set })
+        }
+        if decoded.is_none() {
+            run.last = position;
+            run.payload_bytes += payload_bytes;
+        }
+        Ok(decoded)
+    }
+
+    /// The same of what it writes beside sets and deletes.
+    fn push_set(&self, run: &mut DecodedRun, decoded: &mut Decoded) -> bool {
+        let Decoded { position, time, transaction, set: Some(set), .. } = decoded else { return false };
+        if set.writes.iter().any(|write| self.indexes.covers(&write.key)) {
+            return false;
+        }
+        let known = set.writes.len();
+        if let Some(request) = &transaction.request {
+            project_request(*time, request, set);
+        }
+        let pushed = run.run.push(*position, set);
+        set.writes.truncate(known);
+        pushed
     }
 }
 
@@ -119,10 +136,8 @@ impl<F: Iterator<Item = std::result::Result<Frame, LogError>>> Iterator for Step
         }
         let mut run = DecodedRun::default();
         while let Some(frame) = self.frames.next() {
-            let met = match frame.map_err(Error::from).and_then(Decoded::new) {
-                Ok(decoded) => self.push(&mut run, decoded).map(|decoded| Ok(Step::One(decoded))),
-                Err(error) => Some(Err(error)),
-            };
+            let pushed = frame.map_err(Error::from).and_then(|frame| self.push(&mut run, frame));
+            let met = pushed.map(|decoded| decoded.map(Step::One)).transpose();
             if met.is_some() {
                 self.next = met;
                 break;

@@ -326,7 +326,6 @@ async fn replay(shared: &Arc<Shared>, from: Position) -> Result<()> {
             }
         }
     }
-    shared.view.layers().active().pack();
     Ok(())
 }
 

@@ -160,6 +160,10 @@ fn scrub_until(mut scrub: Scrub, stopped: &std_mpsc::Receiver<()>) {
 }
 
 fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
+    // What a replay left; nobody has to wait for that.
+    let replayed = shared.view.layers().active().clone();
+    replayed.pack();
+    drop(replayed);
     let tick = match shared.settings.durability {
         Durability::Interval { ms } => TICK.min(Duration::from_millis(ms)),
         Durability::Sync | Durability::None => TICK,

@@ -41,16 +41,20 @@ impl Key {
     /// The encoded bytes of a pair.
     pub fn encode(partition: &[u8], key: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(partition.len() + key.len() + 4);
-        for &byte in partition {
-            if byte == 0 {
-                bytes.extend_from_slice(&ESCAPED_ZERO);
-            } else {
-                bytes.push(byte);
-            }
+        Key::encode_into(partition, key, &mut bytes);
+        bytes
+    }
+
+    /// The same, behind what is there.
+    pub(crate) fn encode_into(partition: &[u8], key: &[u8], bytes: &mut Vec<u8>) {
+        let mut parts = partition.split(|&byte| byte == 0);
+        bytes.extend_from_slice(parts.next().unwrap_or_default());
+        for part in parts {
+            bytes.extend_from_slice(&ESCAPED_ZERO);
+            bytes.extend_from_slice(part);
         }
         bytes.extend_from_slice(&END_OF_PARTITION);
         bytes.extend_from_slice(key);
-        bytes
     }
 
     /// Where the key begins in encoded bytes; `None` when they hold no end of partition.
