@@ -393,3 +393,21 @@ fn what_only_a_checkpoint_proves_is_shown_to_readers_beside_the_log() {
     drop(log);
     assert_eq!(plan(&env, &Machine::dir(), machine.known()).unwrap().steps(), Vec::<String>::new());
 }
+
+/// Each frame says what was synced before it, so that only what came after is written anew; the stamp of another log says nothing.
+#[test]
+fn what_is_promised_is_said_by_frames_and_not_by_stamps_of_other_logs() {
+    let mut machine = Machine::new(8);
+    let log = machine.create().unwrap();
+    for _ in 0..3 {
+        machine.append(&log, &[40]).unwrap();
+        machine.sync(&log).unwrap();
+    }
+    machine.world.fs.kill();
+    drop(log);
+    machine.world.fs.crash(Keep::Nothing);
+    for known in [None, Some((LogId([9; 16]), Position(99)))] {
+        let plan = plan(&machine.world.env(), &Machine::dir(), known).unwrap();
+        assert_eq!((plan.problems(), plan.head().position, plan.promised()), (&[][..], Position(3), Position(2)));
+    }
+}

@@ -149,11 +149,11 @@ mod tests {
         let partition = prop::sample::select(vec![&b"p"[..], b"p\0", b"p\0\0q"]);
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..9));
         prop::collection::btree_map((partition, key), value, 0..9).prop_map(|writes| {
-            let event = |((partition, key), value): ((&'static [u8], Vec<u8>), Option<Vec<u8>>)| match value {
+            let events = writes.into_iter().map(|((partition, key), value)| match value {
                 Some(value) => Event::Set { partition: partition.into(), key: key.into(), value: value.into() },
                 None => Event::Delete { partition: partition.into(), key: key.into() },
-            };
-            writes.into_iter().map(event).collect()
+            });
+            events.collect()
         })
     }
 

@@ -165,7 +165,8 @@ impl Ahead {
             // Nobody left to tell is no reason to complain.
             Err(error) => drop(sender.send(Err(error.into()))),
             Ok(frames) => {
-                let _ = Steps::new(frames, &indexes, run_bytes).try_for_each(|step| sender.send(step));
+                let mut steps = Steps::new(frames, &indexes, run_bytes);
+                while steps.next().is_some_and(|step| sender.send(step).is_ok()) {}
             }
         });
         let failed = |error| Error::new(ErrorKind::Unavailable, "cannot start a thread").with_source(error);

@@ -31,12 +31,22 @@ impl Heads {
 
     /// Where the first key is that is not below `key`; behind the last, when all are. `key_at` gives the keys, and is asked for
     /// the few whose heads are the same.
+    #[cfg(feature = "sled")]
     pub fn first_not_below<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> usize {
-        self.find(key, key_at).unwrap_or_else(|at| at)
+        self.place(key, key_at).0
     }
 
     /// Where the key is, or where it would be. Where no key has its head, none is looked at.
     pub fn find<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> Result<usize, usize> {
+        let (at, end) = self.place(key, &key_at);
+        match at < end && key_at(at) == key {
+            true => Ok(at),
+            false => Err(at),
+        }
+    }
+
+    /// Where the first key is that is not below `key`, and where those end that have its head.
+    fn place<'a>(&self, key: &[u8], key_at: impl Fn(usize) -> &'a [u8]) -> (usize, usize) {
         let head = self.head(key);
         // All of them, without a branch and without a load that waits for another.
         let mut low = self.heads.iter().map(|&other| u32::from(other < head)).sum::<u32>() as usize;
@@ -50,10 +60,7 @@ impl Heads {
                 false => high = middle,
             }
         }
-        match low < end && key_at(low) == key {
-            true => Ok(low),
-            false => Err(low),
-        }
+        (low, end)
     }
 
     /// Bytes of memory.
@@ -101,11 +108,11 @@ mod tests {
             grown.remove(held.len() / 2);
             for key in sought {
                 let expected = held.partition_point(|other| *other < &key[..]);
-                prop_assert_eq!(heads.first_not_below(key, |at| held[at]), expected);
-                prop_assert_eq!(grown.first_not_below(key, |at| held[at]), expected);
                 let found = held.get(expected).is_some_and(|other| *other == &key[..]);
                 let expected = if found { Ok(expected) } else { Err(expected) };
                 prop_assert_eq!(heads.find(key, |at| held[at]), expected);
+                prop_assert_eq!(grown.find(key, |at| held[at]), expected);
+                prop_assert_eq!(heads.place(key, |at| held[at]).0, expected.unwrap_or_else(|at| at));
             }
         }
     }
