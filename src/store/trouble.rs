@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sled")]
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::*;
 use crate::backends::MemoryBackend;
 use crate::env::Fs as _;
 use crate::env::sim::{Effect, Fault, Keep, Operation, SimWorld};
-use crate::types::{At, Digest, ErrorKind, Position, Result, Timestamp};
+use crate::types::{At, Digest, ErrorKind, Key, Position, Result, Timestamp};
 
 const LOG: &str = "/store/log";
 
@@ -94,6 +95,41 @@ fn fault_11_a_group_of_writers_whose_sync_fails_is_told_so() {
         let of = |partition: u8| entries.keys().filter(|key| key[0] == partition).count();
         assert_eq!(of(b'p'), of(b'q') + 1, "a transaction is there in part");
         assert_eq!(of(b'q') as u64 + 1, stepped.store.head().0);
+    }
+}
+
+/// The disk fills up under writers: they are told, and nothing of theirs is there. With room again the same store goes on.
+#[test]
+fn fault_12_a_full_disk_and_room_again() {
+    for room in [0, 10_000, 200_000] {
+        let world = World::new(room);
+        let mut stepped = world.open().unwrap();
+        let key = |number: u64| Key::encode(b"p", &number.to_be_bytes());
+        set(&mut stepped, 0, 100);
+        let mut expected = BTreeSet::from([key(0)]);
+        world.world.fs.set_capacity(world.world.fs.used() + room);
+        let mut told = 0;
+        for number in 1..200u64 {
+            match stepped.write("test", Batch::new().set(b"p", &number.to_be_bytes(), &[7; 3000])) {
+                Ok(_) => assert!(expected.insert(key(number))),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                    told += 1;
+                }
+            }
+        }
+        assert!(told > 0 && expected.len() > 1, "{told}");
+        let there = |stepped: &Stepped| stepped.entries().into_keys().collect::<BTreeSet<_>>();
+        assert_eq!(there(&stepped), expected);
+        assert_eq!(stepped.checkpoint().unwrap(), stepped.store.head());
+        world.world.fs.set_capacity(1 << 30);
+        set(&mut stepped, 1000, 3000);
+        expected.insert(key(1000));
+        assert_eq!(there(&stepped), expected);
+        drop(stepped);
+        world.world.fs.kill();
+        world.world.fs.crash(Keep::Nothing);
+        assert_eq!(there(&world.open().unwrap()), expected);
     }
 }
 

@@ -111,8 +111,10 @@ fn a_figure_has_the_members_of_the_contract() {
 #[test]
 fn what_is_recorded_in_the_tree_names_figures_that_there_are() {
     let recorded = recorded(include_str!("../../../benches/recorded.jsonl")).unwrap();
-    let known = |figure: &Figure| NAMES.contains(&&figure.name[..]) && figure.ratio.is_some_and(|ratio| ratio > 0.0);
-    assert!(!recorded.is_empty() && recorded.iter().all(known), "{recorded:?}");
+    // As `bench` prints them: those that stand beside no reference are recorded too, and nothing is held against them.
+    let known = |figure: &Figure| NAMES.contains(&&figure.name[..]) && figure.ratio.is_none_or(|ratio| ratio > 0.0);
+    let compared = recorded.iter().filter(|figure| figure.ratio.is_some()).count();
+    assert!(compared > 20 && recorded.iter().all(known), "{recorded:?}");
 }
 
 #[test]
