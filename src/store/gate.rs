@@ -4,8 +4,6 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
-use tokio::sync::RwLock;
-
 use super::engine::Shared;
 use crate::backends::{Backend, BackendError, BackendFuture, Changes, MemoryBackend, Usage};
 use crate::env::sim::SimWorld;
@@ -21,8 +19,6 @@ pub(super) struct Gate {
     /// The next write begins only at the second poll.
     pub write_waits: AtomicBool,
     pub writes_left: AtomicUsize,
-    /// Locked for writing, it lets no maintenance begin.
-    pub maintenance: RwLock<()>,
 }
 
 impl Backend for Gate {
@@ -66,10 +62,7 @@ impl Backend for Gate {
     }
 
     fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
-        Box::pin(async move {
-            let _begun = self.maintenance.read().await;
-            self.base.maintain(at, keep).await
-        })
+        self.base.maintain(at, keep)
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {
@@ -84,8 +77,7 @@ impl Backend for Gate {
 impl Gate {
     /// A gate that stands open before a base.
     pub fn new(base: MemoryBackend) -> Gate {
-        let (waits, write_waits) = (false.into(), false.into());
-        Gate { base, waits, write_waits, writes_left: AtomicUsize::new(usize::MAX), maintenance: RwLock::default() }
+        Gate { base, waits: false.into(), write_waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
     }
 }
 

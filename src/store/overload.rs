@@ -303,17 +303,3 @@ async fn a_disk_that_stands_still_bounds_the_queue_and_stops_no_reader() {
     assert_eq!(store.head().0 as usize, 1 + written, "who was refused is nowhere");
     store.close().await.unwrap();
 }
-
-/// A merge of a long history takes longer than writers take to fill the memory again.
-#[tokio::test]
-async fn a_long_maintenance_of_the_base_keeps_no_checkpoint_from_freeing_memory() {
-    let settings =
-        Settings { memtable_soft_bytes: 64 << 10, memtable_hard_bytes: 256 << 10, write_wait_ms: 2000, ..settings() };
-    let (store, gate) = open(settings, || {}).await;
-    let still_merging = gate.maintenance.write().await;
-    for number in 0..64 {
-        set(&store, &number.to_string(), &[1; 16 << 10]).await.unwrap();
-    }
-    drop(still_merging);
-    store.close().await.unwrap();
-}

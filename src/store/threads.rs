@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Wait after a failed checkpoint or upkeep before the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Committer, checkpoints, maintenance of the base, upkeep and scrub.
+/// Committer, checkpoint and upkeep.
 #[derive(Debug)]
 pub(crate) struct Threads {
     handles: Mutex<Vec<JoinHandle<()>>>,
@@ -46,14 +46,9 @@ impl Threads {
         let threads = Threads { handles: Mutex::default(), stop, committer: for_callers, shared: shared.clone() };
         let commit_shared = shared.clone();
         threads.spawn("lakelog-commit", move || Committer::run(&committer, &commit_shared))?;
-        let (written, to_maintain) = std_mpsc::channel();
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
         threads.spawn("lakelog-checkpoint", move || {
-            runtime.block_on(checkpoints(&checkpoint_shared, &checkpoints_stopped, &written));
-        })?;
-        let (maintain_shared, runtime) = (shared.clone(), handle.clone());
-        threads.spawn("lakelog-maintain", move || {
-            runtime.block_on(maintain_after(&maintain_shared, &to_maintain));
+            runtime.block_on(checkpoints(&checkpoint_shared, &checkpoints_stopped));
         })?;
         let upkeep_shared = shared.clone();
         threads.spawn("lakelog-upkeep", move || upkeep(&upkeep_shared, &stopped))?;
@@ -108,8 +103,8 @@ impl Drop for Threads {
     }
 }
 
-/// Has a thread of its own, so what blocks it delays nobody. Says to `written` after each checkpoint.
-async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>, written: &std_mpsc::Sender<()>) {
+/// Has a thread of its own, so what blocks it delays nobody.
+async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
     while !shared.closing.load(Ordering::Acquire) {
         shared.checkpoint_due.notified().await;
         if shared.closing.load(Ordering::Acquire) {
@@ -127,17 +122,6 @@ async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>, wri
             }
             continue;
         }
-        // Nobody is left to maintain the base only when that thread panicked.
-        let _ = written.send(());
-    }
-}
-
-/// Maintains the base after each checkpoint. Not on their thread: merging a long history takes longer than writers fill the
-/// memory that a checkpoint would free. Ends with the checkpoints.
-async fn maintain_after(shared: &Shared, written: &std_mpsc::Receiver<()>) {
-    while written.recv().is_ok() {
-        // One pass is enough for all that were written until now.
-        while written.try_recv().is_ok() {}
         loop {
             match checkpoint::maintain(shared).await {
                 Ok(true) if !shared.closing.load(Ordering::Acquire) => {}
