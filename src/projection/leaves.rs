@@ -81,12 +81,7 @@ impl Leaves {
         leaf.items.get(leaf.find(key).ok()?)
     }
 
-    /// Adds a version; a second one at the same position replaces the first. Whether the key is new.
-    pub fn insert(&mut self, key: Slice, version: Version) -> bool {
-        self.inserter().insert(key, version)
-    }
-
-    /// Adds many: each next to the one before is found without a search.
+    /// Adds versions: each next to the one before is found without a search.
     pub fn inserter(&mut self) -> Inserter<'_> {
         Inserter { leaves: self, last: None }
     }
@@ -169,7 +164,7 @@ pub(super) struct Inserter<'a> {
 }
 
 impl Inserter<'_> {
-    /// As [`Leaves::insert`].
+    /// Adds a version; a second one at the same position replaces the first. Whether the key is new.
     pub fn insert(&mut self, key: Slice, version: Version) -> bool {
         let place = match self.last.take() {
             Some(last) if self.leaves.belongs(&key, last) => last,
@@ -453,7 +448,7 @@ mod tests {
             for i in 0..keys {
                 let key = format!("partition\0\x01{:08}", i * step % keys);
                 let version = Version { position: Position(1), value: Some(key.as_bytes().into()) };
-                assert!(leaves.insert(key.as_bytes().into(), version));
+                assert!(leaves.inserter().insert(key.as_bytes().into(), version));
             }
             let nodes = &leaves.nodes;
             assert!(nodes.len() >= 2, "{}", nodes.len());
@@ -474,7 +469,7 @@ mod tests {
         let mut leaves = Leaves::default();
         for i in 0..=LEAF_SLOTS_MAX {
             let version = Version { position: Position(1), value: Some(b"value"[..].into()) };
-            leaves.insert(format!("{i:04}").as_bytes().into(), version);
+            leaves.inserter().insert(format!("{i:04}").as_bytes().into(), version);
         }
         let packed = leaves.runs(b"", b"").next().unwrap();
         let address = |slice: &Slice| slice.as_ptr() as usize;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use super::leaves::{Leaves, Retracted, Slot, Version};
+use super::leaves::{Inserter, Leaves, Retracted, Slot, Version};
 use super::ranges::RangeTombstones;
 use super::run::Run;
 use super::write_set::WriteSet;
@@ -40,10 +40,8 @@ struct Map {
     ranges: RangeTombstones,
     /// The newest write of any key with that number.
     written: Vec<u64>,
-    /// The newest range delete.
-    ranged: Position,
-    /// The last position of a run: what runs wrote is not in `written`.
-    run: Position,
+    /// The newest write that `written` does not tell of: a range delete, or the last one of a run.
+    unplaced: Position,
 }
 
 /// What a memtable knows of a key at a position.
@@ -79,8 +77,7 @@ impl Memtable {
     /// An empty memtable that will hold every write above `floor`.
     pub fn new(floor: Position) -> Memtable {
         let (entries, ranges) = (Leaves::default(), RangeTombstones::default());
-        let map =
-            Map { entries, ranges, written: vec![0; WRITTEN_PLACES], ranged: Position::ZERO, run: Position::ZERO };
+        let map = Map { entries, ranges, written: vec![0; WRITTEN_PLACES], unplaced: Position::ZERO };
         Memtable { floor, map: RwLock::new(map), bytes: AtomicUsize::new(0) }
     }
 
@@ -105,7 +102,7 @@ impl Memtable {
             }
             bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
             map.ranges.insert(range, position);
-            map.ranged = map.ranged.max(position);
+            map.unplaced = map.unplaced.max(position);
         }
         for (number, write) in set.writes.iter().enumerate() {
             if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
@@ -115,11 +112,7 @@ impl Memtable {
                 *newest = position.0.max(*newest);
             }
             let version = Version { position, value: write.value.clone().map(Slice::new) };
-            bytes += version.bytes();
-            bytes += match map.entries.insert(write.key.clone().into(), version) {
-                true => write.key.len() + ENTRY_OVERHEAD_BYTES,
-                false => VERSION_OVERHEAD_BYTES,
-            };
+            bytes += insert(&mut map.entries.inserter(), write.key.clone().into(), version);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -128,17 +121,12 @@ impl Memtable {
     pub fn insert_run(&self, run: Run) {
         let mut bytes = 0;
         let mut map = self.map.write();
-        map.run = map.run.max(run.last());
+        map.unplaced = map.unplaced.max(run.last());
         let mut writes = run.into_sorted().peekable();
         while writes.peek().is_some() {
             let mut entries = map.entries.inserter();
             for (key, version) in writes.by_ref().take(LOCKED_WRITES_MAX) {
-                let key_bytes = key.len();
-                bytes += version.bytes();
-                bytes += match entries.insert(key, version) {
-                    true => key_bytes + ENTRY_OVERHEAD_BYTES,
-                    false => VERSION_OVERHEAD_BYTES,
-                };
+                bytes += insert(&mut entries, key, version);
             }
             RwLockWriteGuard::bump(&mut map);
         }
@@ -194,9 +182,9 @@ impl Memtable {
     pub fn written_since(&self, key: &[u8], since: Position) -> bool {
         let map = self.map.read();
         let written = map.written.get(written_place(key)).is_some_and(|&newest| newest > since.0);
-        let ranged = map.ranged > since || map.run > since;
+        let unplaced = map.unplaced > since;
         drop(map);
-        (written || ranged)
+        (written || unplaced)
             && match self.get(key, Position::MAX) {
                 Found::Value(position, _) | Found::Deleted(position) => position > since,
                 Found::Nothing => false,
@@ -280,6 +268,16 @@ impl Memtable {
         }
         (found, None)
     }
+}
+
+/// Inserts a version, and gives what that costs, in bytes.
+fn insert(entries: &mut Inserter<'_>, key: Slice, version: Version) -> usize {
+    let (key_bytes, value_bytes) = (key.len(), version.bytes());
+    value_bytes
+        + match entries.insert(key, version) {
+            true => key_bytes + ENTRY_OVERHEAD_BYTES,
+            false => VERSION_OVERHEAD_BYTES,
+        }
 }
 
 fn written_place(key: &[u8]) -> usize {

@@ -89,11 +89,6 @@ impl Run {
         true
     }
 
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-
     /// The last position that wrote.
     pub(super) fn last(&self) -> Position {
         self.writes.last().map_or(Position::ZERO, |write| write.position)
@@ -106,7 +101,7 @@ impl Run {
 
     /// The writes by key, those of one key by position.
     pub(super) fn into_sorted(self) -> impl Iterator<Item = (Slice, Version)> {
-        let Run { bytes, mut writes } = self;
+        let Run { bytes, writes } = self;
         let key =
             |write: &Packed| bytes.get(write.start as usize..).and_then(|rest| rest.get(..write.key_len as usize));
         // Neighbours begin alike; what tells them apart is compared as a number.
@@ -121,7 +116,7 @@ impl Run {
             head.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
             u64::from_be_bytes(head)
         };
-        let mut order: Vec<(u64, Packed)> = writes.drain(..).map(|write| (head(&write), write)).collect();
+        let mut order: Vec<(u64, Packed)> = writes.into_iter().map(|write| (head(&write), write)).collect();
         order.sort_unstable_by(|(head_a, a), (head_b, b)| {
             head_a.cmp(head_b).then_with(|| key(a).cmp(&key(b))).then_with(|| a.position.cmp(&b.position))
         });
@@ -220,7 +215,7 @@ mod tests {
         assert!(!run.push_events(Position(1), &[event(1), event(1)], |key| key != b"p\0\x01k"));
         let range = Event::DeleteRange { partition: b"p"[..].into(), prefix: b""[..].into() };
         assert!(!run.push_events(Position(1), &[event(1), range], |_| true));
-        assert!(run.is_empty() && run.bytes() == 0);
+        assert!(run.writes.is_empty() && run.bytes() == 0);
         let writes = vec![write(1); WRITES_MAX];
         assert!(run.push(Position(1), &with(vec![], writes)));
         assert!(!run.push(Position(2), &with(vec![], vec![write(1)])));

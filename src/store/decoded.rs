@@ -97,18 +97,15 @@ impl<'a, F: Iterator<Item = std::result::Result<Frame, LogError>>> Steps<'a, F> 
         let transaction = decode(position, payload)?;
         let takes = |key: &[u8]| !self.indexes.covers(key);
         let plain = transaction.request.is_none() && run.run.push_events(position, &transaction.events, takes);
-        let mut decoded = None;
         if !plain {
-            let mut own = Decoded::of(position, time, payload_bytes, transaction);
-            if !self.push_set(run, &mut own) {
-                decoded = Some(own);
+            let mut decoded = Decoded::of(position, time, payload_bytes, transaction);
+            if !self.push_set(run, &mut decoded) {
+                return Ok(Some(decoded));
             }
         }
-        if decoded.is_none() {
-            run.last = position;
-            run.payload_bytes += payload_bytes;
-        }
-        Ok(decoded)
+        run.last = position;
+        run.payload_bytes += payload_bytes;
+        Ok(None)
     }
 
     /// The same of what it writes beside sets and deletes.
