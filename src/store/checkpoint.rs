@@ -1,6 +1,7 @@
 //! Checkpoints: bringing frozen memtables into the base, in the background.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
@@ -114,6 +115,15 @@ async fn free(table: Arc<Memtable>) {
     }
 }
 
+/// Whether a checkpoint that is due should wait for nothing any more: memory is half-way to where writers have to wait, or an open would
+/// have to replay twice as much as it should.
+pub(crate) fn presses(shared: &Shared) -> bool {
+    let settings = &shared.settings;
+    let half_way = settings.memtable_soft_bytes / 2 + settings.memtable_hard_bytes / 2;
+    let replayed = shared.log_bytes.load(Ordering::Relaxed) / 2;
+    shared.view.layers().bytes() >= half_way || replayed >= settings.checkpoint_log_bytes
+}
+
 /// Changes that take their time.
 struct Paced<'a> {
     shared: &'a Shared,
@@ -140,11 +150,7 @@ impl<'a> Paced<'a> {
 
     fn pause(&mut self) {
         let published = self.shared.view.pins().published();
-        let settings = &self.shared.settings;
-        let half_way = settings.memtable_soft_bytes / 2 + settings.memtable_hard_bytes / 2;
-        let layers = self.shared.view.layers();
-        let time = layers.active().bytes() < self.bytes / 2 && layers.bytes() < half_way;
-        drop(layers);
+        let time = self.shared.view.layers().active().bytes() < self.bytes / 2 && !presses(self.shared);
         if time && published != self.published {
             std::thread::sleep((PAUSES * self.since.elapsed()).min(PAUSE_MAX));
         }

@@ -19,6 +19,9 @@ pub(super) struct Gate {
     /// The next write begins only at the second poll.
     pub write_waits: AtomicBool,
     pub writes_left: AtomicUsize,
+    /// Each piece of maintenance says that there is more.
+    pub always_more: AtomicBool,
+    pub pieces: AtomicUsize,
 }
 
 impl Backend for Gate {
@@ -62,7 +65,11 @@ impl Backend for Gate {
     }
 
     fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
-        self.base.maintain(at, keep)
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let more = self.base.maintain(at, keep).await?;
+            Ok(more || self.always_more.load(Ordering::Relaxed))
+        })
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {
@@ -77,7 +84,9 @@ impl Backend for Gate {
 impl Gate {
     /// A gate that stands open before a base.
     pub fn new(base: MemoryBackend) -> Gate {
-        Gate { base, waits: false.into(), write_waits: false.into(), writes_left: AtomicUsize::new(usize::MAX) }
+        let (waits, write_waits, always_more) = (false.into(), false.into(), false.into());
+        let (writes_left, pieces) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
+        Gate { base, waits, write_waits, writes_left, always_more, pieces }
     }
 }
 

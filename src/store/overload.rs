@@ -303,3 +303,39 @@ async fn a_disk_that_stands_still_bounds_the_queue_and_stops_no_reader() {
     assert_eq!(store.head().0 as usize, 1 + written, "who was refused is nowhere");
     store.close().await.unwrap();
 }
+
+/// A merge of a long history takes longer than writers take to fill the memory again.
+#[tokio::test]
+async fn a_long_maintenance_of_the_base_keeps_no_checkpoint_from_freeing_memory() {
+    let settings =
+        Settings { memtable_soft_bytes: 64 << 10, memtable_hard_bytes: 256 << 10, write_wait_ms: 2000, ..settings() };
+    let (store, gate) = open(settings, || {}).await;
+    gate.always_more.store(true, Ordering::Relaxed);
+    for number in 0..64 {
+        set(&store, &number.to_string(), &[1; 16 << 10]).await.unwrap();
+    }
+    let pieces = gate.pieces.load(Ordering::Relaxed);
+    assert!(pieces > 0, "and maintenance has its turn");
+    // It is at work, and ends with the piece that it is at.
+    store.close().await.unwrap();
+}
+
+/// What is due is done once there is nothing else to do, also when nobody writes any more.
+#[tokio::test]
+async fn a_checkpoint_that_waited_for_maintenance_is_made_when_that_ends() {
+    let settings = Settings { memtable_soft_bytes: 64 << 10, ..settings() };
+    let (store, gate) = open(settings, || {}).await;
+    gate.always_more.store(true, Ordering::Relaxed);
+    // The first is written at once, the second waits.
+    for number in 0..16 {
+        set(&store, &number.to_string(), &[1; 16 << 10]).await.unwrap();
+    }
+    gate.always_more.store(false, Ordering::Relaxed);
+    for _ in 0..400 {
+        if store.shared().view.layers().bytes() < 64 << 10 {
+            return store.close().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{} bytes wait", store.shared().view.layers().bytes());
+}

@@ -1,8 +1,11 @@
 //! The store's threads: thin loops around what can be stepped without them.
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc as std_mpsc;
+use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -103,35 +106,41 @@ impl Drop for Threads {
     }
 }
 
-/// Has a thread of its own, so what blocks it delays nobody.
+/// Has a thread of its own, so what blocks it delays nobody. Maintenance of the base goes on between checkpoints, a piece at a time:
+/// merging a long history takes longer than writers take to fill the memory that a checkpoint frees. Not beside them on another thread:
+/// what both hold of large values together is more than the store may take.
 async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
-    while !shared.closing.load(Ordering::Acquire) {
-        shared.checkpoint_due.notified().await;
+    // `more`: the base may have work left.
+    let (mut due, mut more) = (false, false);
+    loop {
+        let mut notified = pin!(shared.checkpoint_due.notified());
+        if !more && !due {
+            notified.await;
+            due = true;
+        } else if notified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            due = true;
+        }
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = checkpoint::run_beside_writers(shared).await {
-            tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
-            // Not a timer of the runtime: that may be shutting down with the store still open, and its timers panic then.
-            if let Err(std_mpsc::RecvTimeoutError::Disconnected) = stopped.recv_timeout(RETRY) {
-                return;
-            }
-            // Whoever waits for memory has asked for it once, and waits.
-            if shared.view.layers().bytes() >= shared.settings.memtable_soft_bytes {
-                shared.checkpoint_due.notify_one();
-            }
-            continue;
-        }
-        loop {
-            match checkpoint::maintain(shared).await {
-                Ok(true) if !shared.closing.load(Ordering::Acquire) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(error = %error.report(), "maintenance of the base failed");
-                    break;
+        // As long as nobody is near to waiting for it, maintenance goes on: under constant load it would come to nothing otherwise.
+        if due && (!more || checkpoint::presses(shared)) {
+            due = false;
+            if let Err(error) = checkpoint::run_beside_writers(shared).await {
+                tracing::warn!(error = %error.report(), "checkpoint failed; it is tried again");
+                // Not a timer of the runtime: that may be shutting down with the store still open, and its timers panic then.
+                if let Err(std_mpsc::RecvTimeoutError::Disconnected) = stopped.recv_timeout(RETRY) {
+                    return;
                 }
+                // Whoever waits for memory has asked for it once, and waits.
+                due = shared.view.layers().bytes() >= shared.settings.memtable_soft_bytes;
+                continue;
             }
         }
+        more = checkpoint::maintain(shared).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error.report(), "maintenance of the base failed");
+            false
+        });
     }
 }
 

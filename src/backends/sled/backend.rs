@@ -1,6 +1,7 @@
 //! [`SledBackend`]: the trait over generations, who may do what at the same time, and damage.
 //!
-//! One write and one merge may run at once; both end in a short publication under a third lock.
+//! One write and one merge may be under way at once; both end in a short publication under a third lock. A merge is done in steps, so
+//! that whoever maintains the base can write to it in between.
 //! Reads take what they need under a read lock and then go on without any.
 
 use std::fmt;
@@ -12,9 +13,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::block::Row;
 use super::files::{corrupt, from_io};
-use super::generation::{Generation, GenerationWriter, generation_dir};
+use super::generation::{Generation, generation_dir};
+use super::merge::{Kind, Maker, Merge, Output};
 use super::record::{GenerationRecord, RECORD, RECORD_TMP, Record};
-use super::{merge, read, tiers};
+use super::{read, tiers};
 use crate::backends::checked::CheckedChanges;
 use crate::backends::readable::Readable;
 use crate::backends::{Backend, BackendError, BackendFuture, Change, Changes, Usage};
@@ -23,6 +25,8 @@ use crate::types::{Page, Position, Slice, Stamp, VersionPage};
 
 const DAMAGED: &str = "DAMAGED";
 const GENERATION_PREFIX: &str = "gen-";
+/// Bytes of rows that one step of a merge reads: a fraction of a second.
+const STEP_BYTES: usize = 8 << 20;
 /// A generation's share of the cache is at least this, in bytes.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 
@@ -50,11 +54,13 @@ pub struct SledBackend {
     dir: PathBuf,
     settings: SledSettings,
     state: RwLock<State>,
-    next_id: AtomicU64,
+    maker: Maker,
     /// Held through a write.
     writing: Mutex<()>,
-    /// Held through a merge.
-    merging: Mutex<()>,
+    /// Held through a step of a merge: the one that is under way.
+    merging: Mutex<Option<Box<Merge>>>,
+    /// As [`STEP_BYTES`].
+    pub(super) step_bytes: usize,
     /// Held while the record is replaced, after `writing` or `merging`.
     publishing: Mutex<()>,
 }
@@ -113,12 +119,6 @@ impl Held {
     }
 }
 
-/// A merge to do.
-enum Work {
-    Current { inputs: Vec<Arc<Generation>>, lowest: bool },
-    Past { inputs: Vec<Arc<Generation>>, all: bool },
-}
-
 impl SledBackend {
     /// Opens the base in a directory, which is created when absent, and removes what the record does
     /// not name. A damaged base, or one of another format, opens too: [`Backend::stamp`] then says
@@ -129,14 +129,16 @@ impl SledBackend {
     /// `Unavailable` when the directory cannot be made or read, or is in use.
     pub fn open(env: Env, dir: &Path, settings: SledSettings) -> Result<SledBackend, BackendError> {
         env.fs.create_dir_all(dir).map_err(from_io(dir))?;
+        let maker = Maker { env: env.clone(), dir: dir.to_path_buf(), next_id: Arc::new(AtomicU64::new(1)) };
         let mut backend = SledBackend {
             env,
             dir: dir.to_path_buf(),
             settings,
             state: RwLock::default(),
-            next_id: AtomicU64::new(1),
+            maker,
             writing: Mutex::default(),
             merging: Mutex::default(),
+            step_bytes: STEP_BYTES,
             publishing: Mutex::default(),
         };
         match backend.load() {
@@ -153,7 +155,7 @@ impl SledBackend {
             return Err(corrupt(&marker, "a read met damage before"));
         }
         let Some(record) = Record::load(&*self.env.fs, &self.dir)? else { return Ok(()) };
-        self.next_id = AtomicU64::new(record.next_id);
+        self.maker.next_id.store(record.next_id, Ordering::Relaxed);
         let total = record.generations.iter().chain(&record.past).map(|generation| generation.raw_bytes).sum();
         let open = |generations: Vec<GenerationRecord>| {
             let open = |generation| self.open_generation(generation, total).map(Arc::new);
@@ -212,14 +214,7 @@ impl SledBackend {
         Ok((state.held.clone(), at == state.stamp.as_ref().map(|stamp| stamp.position)))
     }
 
-    fn new_writer(&self) -> Result<GenerationWriter, BackendError> {
-        let mut tag = [0; 8];
-        self.env.entropy.fill(&mut tag);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        GenerationWriter::create(&self.env.fs, &self.dir, id, u64::from_le_bytes(tag))
-    }
-
-    fn finish(&self, output: merge::Output<'_>) -> Result<Option<Arc<Generation>>, BackendError> {
+    fn finish(&self, output: Output) -> Result<Option<Arc<Generation>>, BackendError> {
         let Some(writer) = output.into_writer() else { return Ok(None) };
         let record = writer.finish()?;
         let held: u64 = self.state.read().held.iter().map(|generation| generation.record.raw_bytes).sum();
@@ -236,7 +231,7 @@ impl SledBackend {
         self.sound()?;
         let former = self.state.read().stamp.clone();
         let changes = CheckedChanges::new(former.as_ref(), stamp, keep, changes)?;
-        let (mut current, mut past) = (self.output(), self.output());
+        let (mut current, mut past) = (Output::new(&self.maker), Output::new(&self.maker));
         let mut last = None;
         for change in changes {
             let row = match change? {
@@ -289,7 +284,7 @@ impl SledBackend {
         let record = Record {
             stamp: stamp.clone(),
             retained: readable.retained().collect(),
-            next_id: self.next_id.load(Ordering::Relaxed),
+            next_id: self.maker.next_id.load(Ordering::Relaxed),
             generations: records(&current),
             past: records(&past),
             swept,
@@ -313,7 +308,7 @@ impl SledBackend {
     }
 
     /// What to merge next, given everything as it is.
-    fn pick(state: &State) -> Option<Work> {
+    fn pick(state: &State) -> Option<(Kind, Vec<Arc<Generation>>)> {
         let run = |generations: &[Arc<Generation>]| {
             let bytes: Vec<u64> = generations.iter().map(|generation| generation.record.raw_bytes).collect();
             tiers::pick(&bytes)
@@ -321,61 +316,61 @@ impl SledBackend {
         let Held { current, past, swept } = &state.held;
         // Before anything else: a delete that is dropped from `current` would uncover what it hides there.
         if !past.is_empty() && !state.readable.has_past() {
-            return Some(Work::Past { inputs: past.to_vec(), all: true });
+            return Some((Kind::Past { all: true }, past.to_vec()));
         }
         if let Some(run) = run(current) {
-            let lowest = run.start == 0;
-            return Some(Work::Current { inputs: current.get(run)?.to_vec(), lowest });
+            let kind = Kind::Current { lowest: run.start == 0 };
+            return Some((kind, current.get(run)?.to_vec()));
         }
         if past.is_empty() {
             return None;
         }
         // What readers still hold is swept once more when they go.
         if state.stamp.as_ref().is_some_and(|stamp| stamp.history.is_some()) && state.readable.oldest() > *swept {
-            return Some(Work::Past { inputs: past.to_vec(), all: true });
+            return Some((Kind::Past { all: true }, past.to_vec()));
         }
         let run = run(past)?;
-        Some(Work::Past { all: run.len() == past.len(), inputs: past.get(run)?.to_vec() })
+        Some((Kind::Past { all: run.len() == past.len() }, past.get(run)?.to_vec()))
     }
 
-    fn merge_once(&self, at: Position, keep: &[Position]) -> Result<bool, BackendError> {
+    fn begin_merge(&self) -> Result<Option<Box<Merge>>, BackendError> {
+        let state = self.state.read();
+        let Some((kind, inputs)) = Self::pick(&state) else { return Ok(None) };
+        let (held, readable) = (state.held.current.clone(), state.readable.clone());
+        drop(state);
+        Merge::begin(kind, inputs, held, readable, &self.maker).map(|merge| Some(Box::new(merge)))
+    }
+
+    fn merge_on(&self, at: Position, keep: &[Position]) -> Result<bool, BackendError> {
         self.state.write().readable.retain(at, keep);
-        let _merging = self.merging.lock();
+        let mut merging = self.merging.lock();
         self.sound()?;
-        // Positions that become readable later are above everything that is merged.
-        let (work, readable, held) = {
-            let state = self.state.read();
-            let Some(work) = Self::pick(&state) else { return Ok(false) };
-            (work, state.readable.clone(), state.held.clone())
+        let under_way = match merging.take() {
+            None => self.begin_merge()?,
+            under_way => under_way,
         };
-        let (mut current, mut past) = (self.output(), self.output());
-        match work {
-            Work::Current { inputs, lowest } => {
-                merge::merge_current(&inputs, lowest, &readable, &mut current, &mut past)?;
-                let current = Replace { added: self.finish(current)?, replaced: inputs };
-                let past = Replace { added: self.finish(past)?, replaced: Vec::new() };
-                self.publish(None, &current, &past, None)?;
-            }
-            Work::Past { inputs, all } => {
-                // With nothing readable in the past there is nothing to keep.
-                if readable.has_past() {
-                    merge::merge_past(&inputs, all, &held.current, &readable, &mut past)?;
-                }
-                let past = Replace { added: self.finish(past)?, replaced: inputs };
-                let swept = all.then(|| readable.oldest());
-                self.publish(None, &Replace::default(), &past, swept)?;
-            }
+        let Some(mut merge) = under_way else { return Ok(false) };
+        if !merge.step(self.step_bytes)? {
+            *merging = Some(merge);
+            return Ok(true);
         }
+        let (kind, oldest, inputs) = (merge.kind, merge.readable.oldest(), std::mem::take(&mut merge.inputs));
+        let (current, past) = merge.into_outputs();
+        let mut current = Replace { added: self.finish(current)?, replaced: Vec::new() };
+        let mut past = Replace { added: self.finish(past)?, replaced: Vec::new() };
+        match kind {
+            Kind::Current { .. } => current.replaced = inputs,
+            Kind::Past { .. } => past.replaced = inputs,
+        }
+        let swept = (kind == Kind::Past { all: true }).then_some(oldest);
+        self.publish(None, &current, &past, swept)?;
         tracing::debug!("base generations merged");
         Ok(Self::pick(&self.state.read()).is_some())
     }
 
-    fn output(&self) -> merge::Output<'_> {
-        merge::Output::new(|| self.new_writer())
-    }
-
     fn clear_now(&self) -> Result<(), BackendError> {
-        let (_writing, _merging, _publishing) = (self.writing.lock(), self.merging.lock(), self.publishing.lock());
+        let (_writing, mut merging, _publishing) = (self.writing.lock(), self.merging.lock(), self.publishing.lock());
+        *merging = None;
         // The record first: without it nothing is trusted, with it and without the mark all would be.
         for name in [RECORD, DAMAGED] {
             let path = self.dir.join(name);
@@ -472,7 +467,7 @@ impl Backend for SledBackend {
     }
 
     fn maintain<'a>(&'a self, at: Position, keep: &'a [Position]) -> BackendFuture<'a, bool> {
-        Box::pin(async move { self.watch(self.merge_once(at, keep)) })
+        Box::pin(async move { self.watch(self.merge_on(at, keep)) })
     }
 
     fn clear(&self) -> BackendFuture<'_, ()> {

@@ -238,6 +238,20 @@ impl Cursor {
         self.block.get(self.head.as_ref()?.key.clone())
     }
 
+    /// Lets go of the block: until it wakes, nothing else may be asked of the cursor.
+    pub(super) fn rest(&mut self) {
+        self.block = Slice::from(&[][..]);
+    }
+
+    /// Takes the block again.
+    pub(super) fn wake(&mut self) -> Result<(), BackendError> {
+        if self.head.is_some() {
+            let index = self.next_block.saturating_sub(1);
+            self.block = self.generation.block(index)?.ok_or_else(|| self.generation.damaged(index))?;
+        }
+        Ok(())
+    }
+
     /// The row, sharing the block's bytes.
     pub(super) fn row(&self) -> Option<Row> {
         let head = self.head.as_ref()?;
@@ -353,12 +367,12 @@ pub(super) struct GenerationWriter {
     raw: Vec<u8>,
     /// Of the keys in it.
     hashes: Vec<u32>,
-    /// The first key of the block in the making.
-    first: Slice,
+    /// The first key of the block in the making. A copy, like the others: a key of a row shares the memory of a block, or of a value.
+    first: Vec<u8>,
     first_version: Position,
     /// The last key of the block before it.
-    before: Option<Slice>,
-    last: Slice,
+    before: Option<Vec<u8>>,
+    last: Vec<u8>,
     next_chunk: u32,
     unsynced_bytes: usize,
     finished: bool,
@@ -369,7 +383,6 @@ impl GenerationWriter {
     pub(super) fn create(fs: &Arc<dyn Fs>, base: &Path, id: u64, tag: u64) -> Result<GenerationWriter, BackendError> {
         let dir = generation_dir(base, id);
         let tree = ChunkTree::create(&**fs, &dir)?;
-        let empty = Slice::from(&[][..]);
         Ok(GenerationWriter {
             fs: fs.clone(),
             dir,
@@ -390,10 +403,10 @@ impl GenerationWriter {
             ranges: Vec::new(),
             raw: Vec::with_capacity(2 * BLOCK_BYTES),
             hashes: Vec::new(),
-            first: empty.clone(),
+            first: Vec::new(),
             first_version: Position::ZERO,
             before: None,
-            last: empty,
+            last: Vec::new(),
             next_chunk: 0,
             unsynced_bytes: 0,
             finished: false,
@@ -414,11 +427,14 @@ impl GenerationWriter {
             self.close_block()?;
         }
         if self.raw.is_empty() {
-            (self.first, self.first_version) = (row.key.clone(), row.version);
+            self.first.clear();
+            self.first.extend_from_slice(&row.key);
+            self.first_version = row.version;
         }
         block::push_row(&mut self.raw, row);
         self.hashes.push(filter::hash(&row.key));
-        self.last = row.key.clone();
+        self.last.clear();
+        self.last.extend_from_slice(&row.key);
         self.saw(row.version);
         self.record.rows += 1;
         self.record.raw_bytes += bytes as u64;
@@ -457,7 +473,9 @@ impl GenerationWriter {
             Some(before) => (separator(before, &self.first), None),
         };
         self.fences.push(at, key, continues, &filter::build(&self.hashes));
-        self.before = Some(self.last.clone());
+        let before = self.before.get_or_insert_default();
+        before.clear();
+        before.extend_from_slice(&self.last);
         self.raw.clear();
         self.hashes.clear();
         Ok(())

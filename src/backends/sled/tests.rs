@@ -18,7 +18,10 @@ use crate::env::Env;
 use crate::types::{Position, Slice, Stamp};
 
 fn open(dir: &Path) -> SledBackend {
-    SledBackend::open(Env::os(), dir, SledSettings { cache_bytes: 1 << 20 }).unwrap()
+    let mut backend = SledBackend::open(Env::os(), dir, SledSettings { cache_bytes: 1 << 20 }).unwrap();
+    // What is small here is merged in a few steps.
+    backend.step_bytes = 1 << 10;
+    backend
 }
 
 async fn write(
@@ -294,4 +297,46 @@ async fn what_a_current_row_superseded_below_the_floor_goes() {
     // 7 is superseded among the newest rows, which no merge has looked at since.
     assert_eq!(versions().await, [10, 8, 7]);
     assert_eq!(dump(&backend, 9).await.unwrap()[0].1, 8);
+}
+
+/// Whoever maintains the base has other things to do: writes that free memory, above all.
+#[tokio::test]
+async fn a_merge_is_done_in_steps_between_which_the_base_is_written_read_and_cleared() {
+    let rows = |position: u64| (0..200).map(move |key| put(format!("k{key:03}"), position, [position as u8; 40]));
+    for clears in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut backend = open(dir.path());
+        backend.step_bytes = 8 << 10;
+        for position in 1..=4 {
+            write(&backend, position, &[1], rows(position)).await.unwrap();
+        }
+        let mut steps = 0;
+        while backend.maintain(Position(4 + steps), &[Position(1)]).await.unwrap() {
+            steps += 1;
+            let position = 4 + steps;
+            if position == 6 && clears {
+                backend.clear().await.unwrap();
+                assert_eq!(generations(dir.path()), [""; 0], "what was made of it until then is gone");
+                break;
+            }
+            write(&backend, position, &[1], [put("k100", position, "new")]).await.unwrap();
+            assert_eq!(backend.get(Position(position), b"k100").await.unwrap().unwrap().0.0, position);
+            for at in [1, position] {
+                assert_eq!(dump(&backend, at).await.unwrap().len(), 200);
+            }
+        }
+        if clears {
+            write(&backend, 1, &[], [put("k", 1, "v")]).await.unwrap();
+            assert!(!maintain(&backend, &[]).await.unwrap());
+            assert_eq!(dump(&backend, 1).await.unwrap().len(), 1);
+            continue;
+        }
+        // 800 rows of 58 bytes.
+        assert!((5..12).contains(&steps), "{steps}");
+        drop(backend);
+        let backend = open(dir.path());
+        for at in [1, 4 + steps] {
+            assert_eq!(dump(&backend, at).await.unwrap().len(), 200);
+        }
+    }
 }

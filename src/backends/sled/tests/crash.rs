@@ -37,7 +37,10 @@ enum Work {
 async fn run(backend: &SledBackend, work: Work) -> Result<(), BackendError> {
     match work {
         Work::Write => write(backend, 5, &[2], rows(5)).await,
-        Work::Merge => maintain(backend, &[2]).await.map(|_| ()),
+        Work::Merge => {
+            while maintain(backend, &[2]).await? {}
+            Ok(())
+        }
         Work::Clear => backend.clear().await,
     }
 }
@@ -48,7 +51,8 @@ async fn at_each_call(work: Work, crash: bool) -> i64 {
         let dir = tempfile::tempdir().unwrap();
         four_generations(dir.path()).await;
         let fs = FaultyFs::new();
-        let backend = SledBackend::open(fs.env(), dir.path(), SETTINGS).unwrap();
+        let mut backend = SledBackend::open(fs.env(), dir.path(), SETTINGS).unwrap();
+        backend.step_bytes = 1 << 10;
         // What was there before counts as synced.
         fs.fail_after(i64::MAX, false);
         for name in generations(dir.path()) {
