@@ -115,6 +115,13 @@ async fn free(table: Arc<Memtable>) {
     }
 }
 
+/// Whether what waits for a checkpoint is as much as the settings want in one, or an open would have to replay too much.
+pub(crate) fn is_due(shared: &Shared) -> bool {
+    let settings = &shared.settings;
+    shared.view.layers().bytes() >= settings.memtable_soft_bytes
+        || shared.log_bytes.load(Ordering::Relaxed) >= settings.checkpoint_log_bytes
+}
+
 /// Whether a checkpoint that is due should wait for nothing any more: memory is half-way to where writers have to wait, or an open would
 /// have to replay twice as much as it should.
 pub(crate) fn presses(shared: &Shared) -> bool {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
@@ -82,13 +83,16 @@ pub(crate) async fn open_stepped(builder: Builder, existing: Existing) -> Result
 
 async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     builder.settings.validate()?;
+    let started = Instant::now();
     let lock = lock(&builder, existing)?;
     let found = base(&builder).await?;
     let stamp = match &found {
         Some(base) => sound_stamp(base.as_ref()).await?,
         None => None,
     };
+    let base_opened = started.elapsed();
     let log = open_log(&builder, lock, existing, stamp.as_ref())?;
+    let log_opened = started.elapsed();
     let base = match found {
         Some(base) => base,
         None => base_named(&builder, log.id()).await?,
@@ -143,6 +147,14 @@ async fn recover(builder: Builder, existing: Existing) -> Result<Opened> {
     });
     let shared = Arc::new(shared);
     replay(&shared, trusted).await?;
+    tracing::debug!(
+        base = ?base_opened,
+        log = ?log_opened.saturating_sub(base_opened),
+        replay = ?started.elapsed().saturating_sub(log_opened),
+        head = %shared.log.head().position,
+        from = %trusted,
+        "opened"
+    );
     shared.keeps_history.store(shared.settings.history, Ordering::Release);
     let committer = Committer::new(shared.clone());
     Ok(Opened { shared, committer })

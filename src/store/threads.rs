@@ -124,6 +124,8 @@ async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
             return;
         }
         // As long as nobody is near to waiting for it, maintenance goes on: under constant load it would come to nothing otherwise.
+        // Somebody may have made one meanwhile.
+        due = due && checkpoint::is_due(shared);
         if due && (!more || checkpoint::presses(shared)) {
             due = false;
             if let Err(error) = checkpoint::run_beside_writers(shared).await {
@@ -133,7 +135,7 @@ async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
                     return;
                 }
                 // Whoever waits for memory has asked for it once, and waits.
-                due = shared.view.layers().bytes() >= shared.settings.memtable_soft_bytes;
+                due = true;
                 continue;
             }
         }

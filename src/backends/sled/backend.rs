@@ -7,7 +7,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -27,6 +28,8 @@ const DAMAGED: &str = "DAMAGED";
 const GENERATION_PREFIX: &str = "gen-";
 /// Bytes of rows that one step of a merge reads: a fraction of a second.
 const STEP_BYTES: usize = 8 << 20;
+/// Threads that open generations.
+const OPENERS_MAX: usize = 4;
 /// A generation's share of the cache is at least this, in bytes.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 
@@ -119,6 +122,28 @@ impl Held {
     }
 }
 
+/// Opens generations, several at the same time: it is little I/O and much arithmetic.
+fn open_all(generations: &[Arc<Generation>]) -> Result<(), BackendError> {
+    let next = AtomicUsize::new(0);
+    let open = || -> Result<(), BackendError> {
+        while let Some(generation) = generations.get(next.fetch_add(1, Ordering::Relaxed)) {
+            generation.opened()?;
+        }
+        Ok(())
+    };
+    let openers = thread::available_parallelism().map_or(1, usize::from).min(OPENERS_MAX).min(generations.len());
+    thread::scope(|scope| {
+        // Where no thread can be had, the others do its part.
+        let others: Vec<_> =
+            (1..openers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, open).ok()).collect();
+        let mut done = open();
+        for other in others {
+            done = done.and(other.join().unwrap_or_else(|_| Err(corrupt(Path::new(GENERATION_PREFIX), "panicked"))));
+        }
+        done
+    })
+}
+
 impl SledBackend {
     /// Opens the base in a directory, which is created when absent, and removes what the record does
     /// not name. A damaged base, or one of another format, opens too: [`Backend::stamp`] then says
@@ -157,20 +182,22 @@ impl SledBackend {
         let Some(record) = Record::load(&*self.env.fs, &self.dir)? else { return Ok(()) };
         self.maker.next_id.store(record.next_id, Ordering::Relaxed);
         let total = record.generations.iter().chain(&record.past).map(|generation| generation.raw_bytes).sum();
-        let open = |generations: Vec<GenerationRecord>| {
-            let open = |generation| self.open_generation(generation, total).map(Arc::new);
-            generations.into_iter().map(open).collect::<Result<Arc<[_]>, _>>()
+        let named = |generations: Vec<GenerationRecord>| {
+            let named = |generation| self.named(generation, total).map(Arc::new);
+            generations.into_iter().map(named).collect::<Result<Arc<[_]>, _>>()
         };
-        let held = Held { current: open(record.generations)?, past: open(record.past)?, swept: record.swept };
+        let held = Held { current: named(record.generations)?, past: named(record.past)?, swept: record.swept };
+        // What the past holds is for those who ask for it: it grows with the history, and an open does not.
+        open_all(&held.current)?;
         let readable = Readable::new(&record.stamp, record.retained);
         *self.state.get_mut() = State { damage: None, readable, stamp: Some(record.stamp), held };
         Ok(())
     }
 
-    fn open_generation(&self, record: GenerationRecord, total_bytes: u64) -> Result<Generation, BackendError> {
+    fn named(&self, record: GenerationRecord, total_bytes: u64) -> Result<Generation, BackendError> {
         let share = record.raw_bytes as f64 / total_bytes.max(1) as f64;
         let cache_bytes = (self.settings.cache_bytes as f64 * share) as u64;
-        Generation::open(&self.env.fs, &self.dir, record, cache_bytes.max(CACHE_BYTES_MIN))
+        Generation::named(&self.env.fs, &self.dir, record, cache_bytes.max(CACHE_BYTES_MIN))
     }
 
     /// Removes directories of generations that nobody holds, and a staged record.
@@ -219,11 +246,12 @@ impl SledBackend {
         let record = writer.finish()?;
         let held: u64 = self.state.read().held.iter().map(|generation| generation.record.raw_bytes).sum();
         let (dir, total) = (generation_dir(&self.dir, record.id), held + record.raw_bytes);
-        let opened = self.open_generation(record, total);
-        if opened.is_err() {
+        // Opened here, so that sled has written all that it ever writes for it.
+        let made = self.named(record, total).and_then(|made| made.opened().map(drop).map(|()| made));
+        if made.is_err() {
             let _ = self.env.fs.remove_dir_all(&dir);
         }
-        opened.map(|generation| Some(Arc::new(generation)))
+        made.map(|made| Some(Arc::new(made)))
     }
 
     fn write_now(&self, stamp: &Stamp, keep: &[Position], changes: Changes<'_>) -> Result<(), BackendError> {

@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::block::{self, BLOCK_BYTES, ENCODED_BYTES_MAX, Row, RowAt};
@@ -41,14 +42,22 @@ pub(super) fn generation_dir(base: &Path, id: u64) -> PathBuf {
     base.join(format!("gen-{id}"))
 }
 
-/// One generation, open. Whoever holds it can read it, also after it was superseded.
+/// One generation, opened when it is first read. Whoever holds it can read it, also after it was superseded.
 pub(super) struct Generation {
     pub(super) record: GenerationRecord,
-    index: Index,
-    tree: ChunkTree,
     dir: PathBuf,
     fs: Arc<dyn Fs>,
+    cache_bytes: u64,
+    opened: OnceLock<Opened>,
+    /// Held while it is opened.
+    opening: Mutex<()>,
     superseded: AtomicBool,
+}
+
+/// What of a generation is in memory.
+pub(super) struct Opened {
+    index: Index,
+    tree: ChunkTree,
 }
 
 /// The stored form of a block, checked.
@@ -69,39 +78,60 @@ impl Deref for Stored {
 }
 
 impl Generation {
-    /// Opens a generation that the record names. Anything that does not fit the record is `Corrupt`.
-    pub(super) fn open(
+    /// A generation that the record names, not open yet. One whose files are missing is `Corrupt`.
+    pub(super) fn named(
         fs: &Arc<dyn Fs>,
         base: &Path,
         record: GenerationRecord,
         cache_bytes: u64,
     ) -> Result<Generation, BackendError> {
         let dir = generation_dir(base, record.id);
-        let tree = ChunkTree::open(&**fs, &dir, cache_bytes)?;
-        let mut bytes = Vec::new();
-        let mut chunk = record.index_chunk;
-        // Grows with what is there, not with what the record says.
-        while (bytes.len() as u64) < record.index_len {
-            match tree.get(chunk)? {
-                Some(part) if !part.is_empty() => bytes.extend_from_slice(&part),
-                _ => return Err(corrupt(&dir, format!("index cut off at chunk {chunk}"))),
-            }
-            chunk = chunk.checked_add(1).ok_or_else(|| corrupt(&dir, "index too long"))?;
-        }
-        if Sha256::digest(&bytes)[..] != record.index_hash {
-            return Err(corrupt(&dir, "index does not fit its hash"));
-        }
-        let index = Index::decode(&bytes).ok_or_else(|| corrupt(&dir, "index is damaged"))?;
-        Ok(Generation { record, index, tree, dir, fs: fs.clone(), superseded: AtomicBool::new(false) })
+        ChunkTree::check_there(&**fs, &dir)?;
+        let (opened, opening, superseded) = (OnceLock::new(), Mutex::default(), AtomicBool::new(false));
+        Ok(Generation { record, dir, fs: fs.clone(), cache_bytes, opened, opening, superseded })
     }
 
-    pub(super) fn ranges(&self) -> &Ranges {
-        &self.index.ranges
+    /// Opens it, if nobody has yet. Anything that does not fit the record is `Corrupt`.
+    pub(super) fn opened(&self) -> Result<&Opened, BackendError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let _opening = self.opening.lock();
+        match self.opened.get() {
+            Some(opened) => Ok(opened),
+            None => {
+                let opened = self.open()?;
+                Ok(self.opened.get_or_init(|| opened))
+            }
+        }
+    }
+
+    fn open(&self) -> Result<Opened, BackendError> {
+        let tree = ChunkTree::open(&*self.fs, &self.dir, self.cache_bytes)?;
+        let mut bytes = Vec::new();
+        let mut chunk = self.record.index_chunk;
+        // Grows with what is there, not with what the record says.
+        while (bytes.len() as u64) < self.record.index_len {
+            match tree.get(chunk)? {
+                Some(part) if !part.is_empty() => bytes.extend_from_slice(&part),
+                _ => return Err(corrupt(&self.dir, format!("index cut off at chunk {chunk}"))),
+            }
+            chunk = chunk.checked_add(1).ok_or_else(|| corrupt(&self.dir, "index too long"))?;
+        }
+        if Sha256::digest(&bytes)[..] != self.record.index_hash {
+            return Err(corrupt(&self.dir, "index does not fit its hash"));
+        }
+        let index = Index::decode(&bytes).ok_or_else(|| corrupt(&self.dir, "index is damaged"))?;
+        Ok(Opened { index, tree })
+    }
+
+    pub(super) fn ranges(&self) -> Result<&Ranges, BackendError> {
+        Ok(&self.opened()?.index.ranges)
     }
 
     /// Bytes of memory beside the tree's cache.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.index.fences.memory_bytes()
+        self.opened.get().map_or(0, |opened| opened.index.fences.memory_bytes())
     }
 
     /// The directory goes when the last holder lets go.
@@ -111,11 +141,12 @@ impl Generation {
 
     /// The newest version of a key that is not above a position; no value is a delete.
     pub(super) fn get(&self, key: &[u8], at: Position) -> Result<Option<(Position, Option<Slice>)>, BackendError> {
+        let fences = &self.opened()?.index.fences;
         let hash = filter::hash(key);
-        let mut index = self.index.fences.seek(key);
-        index = self.index.fences.seek_version(index, key, at);
-        while !self.index.fences.begins_above(index, key) {
-            if !self.index.fences.may_hold(index, hash) {
+        let mut index = fences.seek(key);
+        index = fences.seek_version(index, key, at);
+        while !fences.begins_above(index, key) {
+            if !fences.may_hold(index, hash) {
                 index += 1;
                 continue;
             }
@@ -138,7 +169,7 @@ impl Generation {
 
     /// The raw bytes of a block; `None` behind the last.
     fn block(&self, index: usize) -> Result<Option<Slice>, BackendError> {
-        if index >= self.index.fences.len() {
+        if index >= self.opened()?.index.fences.len() {
             return Ok(None);
         }
         let stored = self.stored(index)?;
@@ -146,18 +177,19 @@ impl Generation {
     }
 
     fn stored(&self, index: usize) -> Result<Stored, BackendError> {
-        let Some(BlockAt { chunk, encoded_len, checksum }) = self.index.fences.get(index) else {
+        let Opened { index: Index { fences, .. }, tree } = self.opened()?;
+        let Some(BlockAt { chunk, encoded_len, checksum }) = fences.get(index) else {
             return Err(self.damaged(index));
         };
         let len = encoded_len as usize;
         let missing = || corrupt(&self.dir, format!("block {index} is missing"));
         let stored = if len <= CHUNK_BYTES_MAX {
-            Stored::Whole(self.tree.get(chunk)?.ok_or_else(missing)?)
+            Stored::Whole(tree.get(chunk)?.ok_or_else(missing)?)
         } else {
             let mut bytes = Vec::with_capacity(len.min(ENCODED_BYTES_MAX));
             for part in 0..len.div_ceil(CHUNK_BYTES_MAX) as u32 {
                 let part = chunk.checked_add(part).ok_or_else(missing)?;
-                bytes.extend_from_slice(&self.tree.get(part)?.ok_or_else(missing)?);
+                bytes.extend_from_slice(&tree.get(part)?.ok_or_else(missing)?);
             }
             Stored::Joined(bytes)
         };
@@ -174,7 +206,9 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        self.tree.close();
+        if let Some(opened) = self.opened.get_mut() {
+            opened.tree.close();
+        }
         if self.superseded.load(Atomic::Acquire) {
             // What stays behind is removed at the next open: the record does not name it.
             let _ = self.fs.remove_dir_all(&self.dir);
@@ -220,7 +254,7 @@ pub(super) struct Cursor {
 impl Cursor {
     /// Stands at the first row whose key is not below `from`.
     pub(super) fn seek(generation: Arc<Generation>, from: &[u8]) -> Result<Cursor, BackendError> {
-        let next_block = generation.index.fences.seek(from);
+        let next_block = generation.opened()?.index.fences.seek(from);
         let mut cursor = Cursor { generation, next_block, block: Slice::from(&[][..]), head: None, passed: 0 };
         cursor.read_at(0)?;
         while cursor.key().is_some_and(|key| key < from) {
@@ -325,7 +359,7 @@ impl Cursor {
         if steps.is_multiple_of(STEPS_BEFORE_SEARCH)
             && let Some(key) = self.key()
         {
-            let fences = &self.generation.index.fences;
+            let fences = &self.generation.opened()?.index.fences;
             let block = fences.seek_version(fences.seek(key), key, at);
             if block >= self.next_block {
                 self.next_block = block;

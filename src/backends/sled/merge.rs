@@ -102,7 +102,10 @@ impl Merge {
     ) -> Result<Merge, BackendError> {
         let (mut current, mut past) = (Output::new(maker), Output::new(maker));
         let keeps_past = readable.has_past();
-        let mut ranges: Vec<_> = inputs.iter().flat_map(|input| input.ranges().list().iter().cloned()).collect();
+        let mut ranges = Vec::new();
+        for input in &inputs {
+            ranges.extend_from_slice(input.ranges()?.list());
+        }
         ranges.sort_by_key(|(_, version)| *version);
         for (prefix, version) in ranges {
             match kind {
@@ -202,7 +205,7 @@ fn is_beneath(row: &Row, current: &mut [Cursor], oldest: Position) -> Result<boo
             Some(version) if version > oldest => generation.get(&row.key, oldest)?.map(|(version, _)| version),
             version => version,
         };
-        if newer.max(generation.ranges().newest(&row.key, oldest)) > Some(row.version) {
+        if newer.max(generation.ranges()?.newest(&row.key, oldest)) > Some(row.version) {
             return Ok(true);
         }
     }
@@ -245,9 +248,12 @@ impl Rows {
             self.key.clear();
             self.key.extend_from_slice(&row.key);
         }
-        let hidden = inputs.iter().filter_map(|input| input.ranges().first_above(&row.key, row.version)).min();
-        // A range delete at the newer version's own position or above it has nothing left to hide.
-        let until = hidden.filter(|&range| above.is_none_or(|above| range < above)).or(above);
+        let mut until = above;
+        for input in inputs {
+            // A range delete at the newer version's own position or above it has nothing left to hide.
+            let hidden = input.ranges()?.first_above(&row.key, row.version);
+            until = hidden.filter(|&range| until.is_none_or(|until| range < until)).or(until);
+        }
         Ok(Some(Passing { row, until, begins }))
     }
 

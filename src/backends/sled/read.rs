@@ -22,7 +22,7 @@ pub(super) fn get(
     key: &[u8],
 ) -> Result<Option<(Position, Slice)>, BackendError> {
     for generation in generations.iter().rev().filter(|generation| generation.record.oldest <= at) {
-        let hidden = generation.ranges().newest(key, at);
+        let hidden = generation.ranges()?.newest(key, at);
         match generation.get(key, at)? {
             Some((version, value)) if hidden.is_none_or(|range| range <= version) => {
                 return Ok(value.map(|value| (version, value)));
@@ -43,7 +43,7 @@ pub(super) fn get_past<'a>(
     let mut newest: Option<(Position, Option<Slice>)> = None;
     let mut hidden = None;
     for generation in generations.filter(|generation| generation.record.oldest <= at) {
-        hidden = hidden.max(generation.ranges().newest(key, at));
+        hidden = hidden.max(generation.ranges()?.newest(key, at));
         let beaten = newest.as_ref().is_some_and(|(version, _)| *version >= generation.record.newest);
         if !beaten
             && let Some((version, value)) = generation.get(key, at)?
@@ -69,17 +69,13 @@ pub(super) fn page(
         return Ok(page);
     }
     let mut passed = Passed::from(from);
-    let mut cursors = Vec::new();
+    let (mut cursors, mut ranged) = (Vec::new(), Vec::new());
     for generation in generations.iter().rev().filter(|generation| generation.record.oldest <= at) {
+        ranged.extend(Some(generation.ranges()?).filter(|ranges| !ranges.is_empty()));
         let mut cursor = Cursor::seek(generation.clone(), from)?;
         cursor.settle(at, to, &mut passed)?;
         cursors.push(cursor);
     }
-    let ranged: Vec<&Generation> = generations
-        .iter()
-        .map(|generation| &**generation)
-        .filter(|generation| !generation.ranges().is_empty())
-        .collect();
     let mut bytes = 0;
     while let Some(row) = least(&cursors).and_then(Cursor::row) {
         if !to.is_empty() && row.key[..] >= *to {
@@ -97,7 +93,7 @@ pub(super) fn page(
             }
             cursor.settle(at, to, &mut passed)?;
         }
-        let hidden = ranged.iter().any(|generation| generation.ranges().newest(&row.key, at) > Some(row.version));
+        let hidden = ranged.iter().any(|ranges| ranges.newest(&row.key, at) > Some(row.version));
         if let Some(value) = row.value.filter(|_| !hidden) {
             bytes += row.key.len() + value.len();
             page.entries.push(Entry { encoded_key: row.key, version: row.version, value });
@@ -138,8 +134,9 @@ pub(super) fn versions(
     if !to.is_empty() && from >= to {
         return Ok(page);
     }
-    let mut cursors = Vec::new();
+    let (mut cursors, mut ranges) = (Vec::new(), Vec::new());
     for generation in generations {
+        ranges.push(generation.ranges()?);
         let mut cursor = Cursor::seek(generation.clone(), from)?;
         cursor.pass_versions(from, below)?;
         cursors.push(cursor);
@@ -155,7 +152,7 @@ pub(super) fn versions(
             newer = (row.key.clone(), Position::MAX);
         }
         let (encoded_key, version) = (row.key, row.version);
-        let hidden = generations.iter().filter_map(|own| own.ranges().first_above(&encoded_key, version)).min();
+        let hidden = ranges.iter().filter_map(|own| own.first_above(&encoded_key, version)).min();
         let deleted = hidden.filter(|&range| row.value.is_some() && range < newer.1);
         for (version, value) in deleted.map(|range| (range, None)).into_iter().chain([(version, row.value)]) {
             if page.versions.len() >= limit || bytes >= PAGE_BYTES {

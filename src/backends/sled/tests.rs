@@ -110,7 +110,7 @@ fn a_page_of_the_past_does_not_go_beyond_its_end() {
         let (key, value) = (format!("m{n:05}"), Some(b"later"[..].into()));
         writer.push(&Row { key: key.as_bytes().into(), version: Position(2), value }).unwrap();
     }
-    let generation = Arc::new(Generation::open(&fs, dir.path(), writer.finish().unwrap(), 1 << 20).unwrap());
+    let generation = Arc::new(Generation::named(&fs, dir.path(), writer.finish().unwrap(), 1 << 20).unwrap());
     for (to, stands, passed) in
         [(&b"m00005"[..], Some(&b"m00005"[..]), 5), (b"m000055", Some(b"m00006"), 6), (b"", None, 100)]
     {

@@ -50,14 +50,20 @@ impl ChunkTree {
         Ok(ChunkTree { db: Some(db), dir: dir.to_path_buf() })
     }
 
-    /// A finished tree. A missing one is `Corrupt`, never created.
-    pub(super) fn open(fs: &dyn Fs, dir: &Path, cache_bytes: u64) -> Result<ChunkTree, BackendError> {
+    /// Looks whether a tree is there, whatever it is like. A missing one is `Corrupt`.
+    pub(super) fn check_there(fs: &dyn Fs, dir: &Path) -> Result<(), BackendError> {
         for name in ["db", "conf"] {
             let file = dir.join(name);
             if !fs.exists(&file).map_err(from_io(&file))? {
                 return Err(corrupt(&file, "missing"));
             }
         }
+        Ok(())
+    }
+
+    /// A finished tree. A missing one is `Corrupt`, never created.
+    pub(super) fn open(fs: &dyn Fs, dir: &Path, cache_bytes: u64) -> Result<ChunkTree, BackendError> {
+        ChunkTree::check_there(fs, dir)?;
         // A crash while sled wrote its own recovery snapshot leaves a file that it fails on.
         remove_snapshots(fs, dir, |name| name.ends_with(".generating"))?;
         let opened = match open_db(dir, cache_bytes) {
