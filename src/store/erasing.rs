@@ -12,19 +12,18 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::checkpoint;
-use super::decoded::Decoded;
 use super::engine::{Shared, beside};
 use super::facade::Store;
 use super::findings::{Pair, left_of};
 use super::indexing;
 use super::owed;
-use super::replay::apply;
+use super::replay::Rebuilding;
 use super::seed::seed;
 use super::snapshot::without;
 use crate::event::{Event, Transaction};
 use crate::log::{Frame, LogError, Snapshot};
-use crate::projection::{Keep, Pins, View, changes, redactions};
-use crate::types::{Digest, Error, Key, Position, Result, Stamp};
+use crate::projection::redactions;
+use crate::types::{Digest, Error, Hash, Key, Position, Result, Stamp};
 
 /// What redactions were to erase.
 #[derive(Debug, Default)]
@@ -241,33 +240,27 @@ async fn rebuild_base(shared: &Arc<Shared>, redaction: Position) -> Result<()> {
         from = snapshot.head.position;
     }
     let built = indexing::projections(&shared.indexes, held.as_deref());
-    let view = Arc::new(View::new(base.clone(), from, Arc::new(Pins::default())));
-    view.pins().publish(from);
     if from < to {
+        let stamp = Stamp {
+            log_id: log.id(),
+            format: Stamp::FORMAT,
+            position: from,
+            chain: Hash::default(),
+            projections: built.clone(),
+            history,
+            redaction,
+        };
+        let memory_bytes = shared.settings.memtable_soft_bytes;
+        let mut rebuilding = Rebuilding::new(base, &shared.indexes, stamp, memory_bytes);
         for frame in log.read(from.next())? {
             let frame = frame?;
-            let (position, chain) = (frame.position, frame.chain);
-            if position > to {
+            let position = frame.position;
+            if rebuilding.apply(frame).await? || position == to {
+                rebuilding.write().await?;
+            }
+            if position == to {
                 break;
             }
-            apply(&view, &shared.indexes, Decoded::new(frame)?).await?;
-            view.pins().publish(position);
-            if view.layers().active().bytes() < shared.settings.memtable_soft_bytes && position < to {
-                continue;
-            }
-            view.freeze(position);
-            let Some(table) = view.layers().frozen().last().cloned() else { continue };
-            let stamp = Stamp {
-                log_id: log.id(),
-                format: Stamp::FORMAT,
-                position,
-                chain,
-                projections: built.clone(),
-                history,
-                redaction,
-            };
-            base.write(&stamp, &[], changes(table, Keep::All)).await?;
-            view.rest_on(position);
         }
     }
     *shared.built.lock() = built;

@@ -9,7 +9,7 @@ use crate::log::Frame;
 use crate::projection::{
     Found, IndexSet, Keep, Pins, Restored, Scanner, View, changes, project_events, project_request,
 };
-use crate::types::{Entry, Error, Key, KeyRange, LogId, Position, Result, Stamp};
+use crate::types::{Entry, Error, Hash, Key, KeyRange, LogId, Position, Result, Stamp};
 
 /// Applies one transaction to the memtable, exactly as the committer would have.
 pub(crate) async fn apply(view: &Arc<View>, indexes: &IndexSet, decoded: Decoded) -> Result<()> {
@@ -56,6 +56,42 @@ async fn restored(view: &Arc<View>, events: &[Event]) -> Result<Vec<Restored>, B
     Ok(restored)
 }
 
+/// A view in the making over a base that takes what does not fit into memory.
+pub(crate) struct Rebuilding<'a> {
+    view: Arc<View>,
+    base: Arc<dyn Backend>,
+    indexes: &'a IndexSet,
+    /// What the base is stamped with next, when memory is written to it.
+    stamp: Stamp,
+    memory_bytes: usize,
+}
+
+impl<'a> Rebuilding<'a> {
+    /// Over a base that holds the state that `stamp` tells of: all later stamps are like it but for position and chain hash.
+    pub fn new(base: Arc<dyn Backend>, indexes: &'a IndexSet, stamp: Stamp, memory_bytes: usize) -> Rebuilding<'a> {
+        let view = Arc::new(View::new(base.clone(), stamp.position, Arc::new(Pins::default())));
+        view.pins().publish(stamp.position);
+        Rebuilding { view, base, indexes, stamp, memory_bytes }
+    }
+
+    /// Applies the next transaction; `true` when memory should be written.
+    pub async fn apply(&mut self, frame: Frame) -> Result<bool> {
+        (self.stamp.position, self.stamp.chain) = (frame.position, frame.chain);
+        apply(&self.view, self.indexes, Decoded::new(frame)?).await?;
+        self.view.pins().publish(self.stamp.position);
+        Ok(self.view.layers().active().bytes() >= self.memory_bytes)
+    }
+
+    /// Writes what is in memory to the base.
+    pub async fn write(&mut self) -> Result<()> {
+        self.view.freeze(self.stamp.position);
+        let Some(table) = self.view.layers().frozen().last().cloned() else { return Ok(()) };
+        self.base.write(&self.stamp, &[], changes(table, Keep::All)).await?;
+        self.view.rest_on(self.stamp.position);
+        Ok(())
+    }
+}
+
 /// Rebuilds a view over a base that holds the state at `from` and takes what does not fit into
 /// `memory_bytes`. `progress` is called with each position reached.
 pub(crate) async fn rebuild<E: Into<Error>>(
@@ -67,31 +103,25 @@ pub(crate) async fn rebuild<E: Into<Error>>(
     memory_bytes: usize,
     mut progress: impl FnMut(Position),
 ) -> Result<Arc<View>> {
-    let view = Arc::new(View::new(base.clone(), from, Arc::new(Pins::default())));
-    view.pins().publish(from);
+    let stamp = Stamp {
+        log_id,
+        format: Stamp::FORMAT,
+        position: from,
+        chain: Hash::default(),
+        projections: indexes.versions(),
+        history: Some(from),
+        redaction: Position::ZERO,
+    };
+    let mut rebuilding = Rebuilding::new(base.clone(), indexes, stamp, memory_bytes);
     for frame in frames {
         let frame = frame.map_err(Into::into)?;
-        let (position, chain) = (frame.position, frame.chain);
-        apply(&view, indexes, Decoded::new(frame)?).await?;
-        view.pins().publish(position);
+        let position = frame.position;
+        let is_full = rebuilding.apply(frame).await?;
         progress(position);
-        if view.layers().active().bytes() < memory_bytes {
-            continue;
+        if is_full {
+            rebuilding.write().await?;
+            while base.maintain(position, &[]).await? {}
         }
-        view.freeze(position);
-        let Some(table) = view.layers().frozen().last().cloned() else { continue };
-        let stamp = Stamp {
-            log_id,
-            format: Stamp::FORMAT,
-            position,
-            chain,
-            projections: indexes.versions(),
-            history: Some(from),
-            redaction: Position::ZERO,
-        };
-        base.write(&stamp, &[], changes(table, Keep::All)).await?;
-        view.rest_on(position);
-        while base.maintain(position, &[]).await? {}
     }
-    Ok(view)
+    Ok(rebuilding.view)
 }
