@@ -14,8 +14,8 @@ use super::submission::Command;
 use super::tests::ByFirstByte;
 use super::threads::Threads;
 use super::{
-    Batch, Context, Durability, Redact, RedactOptions, RequestId, ScanOptions, Settings, Store, Tx, checkpoint,
-    indexing,
+    Batch, Context, Durability, Predicate, Redact, RedactOptions, RequestId, ScanOptions, Settings, Store, Tx,
+    checkpoint, indexing,
 };
 use crate::backends::MemoryBackend;
 use crate::env::sim::{Fault, Operation, SimWorld};
@@ -221,6 +221,34 @@ fn a_request_that_was_made_again_is_not_forgotten_by_an_old_expiry() {
     // Chosen before, this must not take away what was remembered since.
     assert_eq!(stepped.one(late).unwrap(), 0);
     assert!(submit(&mut stepped), "it is remembered");
+}
+
+/// What a predicate read was written by somebody in between: it is asked again, and decides by what is there then.
+#[test]
+fn a_predicate_that_lost_a_race_is_asked_again() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    for (between, holds) in [(&b"1"[..], true), (b"2", false)] {
+        set(&mut stepped, b"k", b"1");
+        let (store, other) = (stepped.store.clone(), stepped.store.clone());
+        let write = async move { other.write(Context::new("test"), Batch::new().set(b"p", b"k", between)).await };
+        let decide = async move {
+            let batch = Batch::new().set_if(b"p", b"k", b"3", Predicate::Value(b"1"[..].into()));
+            store.write(Context::new("test"), batch).await
+        };
+        let (mut write, mut decide) = (Box::pin(write), Box::pin(decide));
+        // Both wait for the committer, the one that reads behind the one that writes.
+        assert!(poll(write.as_mut()).is_pending() && poll(decide.as_mut()).is_pending());
+        stepped.one(write).unwrap();
+        let decided = stepped.one(decide);
+        let found = ready(stepped.store.get(b"p", b"k")).unwrap().unwrap();
+        match holds {
+            true => assert_eq!((decided.unwrap().position, &found.value[..]), (found.version, &b"3"[..])),
+            false => {
+                assert_eq!((decided.unwrap_err().kind(), &found.value[..]), (ErrorKind::Conflict, &b"2"[..]));
+            }
+        }
+    }
 }
 
 #[test]
