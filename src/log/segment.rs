@@ -17,6 +17,9 @@ use crate::env::{Env, File, FileExt as _, Fs, OpenMode};
 use crate::types::Position;
 
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
+/// Zeros that are synced together. What else syncs on the same disk, the active segment first of all, waits behind them in the disk's
+/// queue: a spare that is synced only at its end holds it up for as long as the disk needs for a whole segment.
+const FILL_SYNCED_BYTES: u64 = 2 << 20;
 const SPARE_NAME: &str = "spare.seg";
 const SUFFIX: &str = ".seg";
 
@@ -81,7 +84,10 @@ impl Spare {
     /// Errors: `NoSpace`, `Io`. Nothing in use was touched, so neither latches anything.
     pub fn allocate(fs: &dyn Fs, dir: &Path, size: u64, min_free: MinFree) -> Result<Spare, LogError> {
         Spare::make(fs, dir, size, min_free, |file| {
-            fill(file, 0, size)?;
+            for from in (0..size).step_by(FILL_SYNCED_BYTES as usize) {
+                fill(file, from, size.min(from + FILL_SYNCED_BYTES))?;
+                file.sync_data()?;
+            }
             file.sync_all()
         })
     }
