@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod faulty_fs;
+mod tree;
 
 use std::path::Path;
 use std::sync::Arc;
