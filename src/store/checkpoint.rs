@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::engine::Shared;
 use super::submission::Command;
 use crate::backends::{Backend, BackendError, Change, Changes};
-use crate::projection::{Keep, Memtable, changes};
+use crate::projection::{Keep, changes};
 use crate::types::{Error, ErrorKind, Hash, Position, ProjectionVersion, Result, Stamp};
 
 /// Freezes the memtable, writes it and every older frozen one to the base, and lets readers rest on it. Returns
@@ -97,22 +97,29 @@ pub(crate) async fn write_frozen(
         }
         shared.view.rest_on(to);
         shared.memory_freed.notify_waiters();
-        free(table).await;
+        shared.retired.lock().push(table);
+        // A look ends by itself, at the latest with the page of a scan; one that takes longer leaves it to the upkeep.
+        let mut patience = 1000;
+        while !free_retired(shared) && patience > 0 {
+            patience -= 1;
+            tokio::task::yield_now().await;
+        }
     }
     histogram!("lakelog_checkpoint_seconds").record(started.elapsed());
     tracing::debug!("checkpoint written");
     Ok(frozen_at)
 }
 
-/// Frees a memtable that no reader gets any more. Here, not where the last look at it ends: that may be the committer, and
-/// a million entries take it a tenth of a second, in which nobody's write is answered.
-async fn free(table: Arc<Memtable>) {
-    // A look ends by itself, at the latest with the page of a scan.
-    let mut patience = 1000;
-    while Arc::strong_count(&table) > 1 && patience > 0 {
-        patience -= 1;
-        tokio::task::yield_now().await;
-    }
+/// Frees the memtables that nobody looks at any more. Here, and not where the last look at one ends: that may be the committer, and
+/// a million entries take it half a second, in which nobody's write is answered. What is still looked at is left for the next time;
+/// `true` when nothing is.
+pub(crate) fn free_retired(shared: &Shared) -> bool {
+    let (free, looked_at): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut *shared.retired.lock()).into_iter().partition(|table| Arc::strong_count(table) == 1);
+    let done = looked_at.is_empty();
+    shared.retired.lock().extend(looked_at);
+    drop(free);
+    done
 }
 
 /// Whether what waits for a checkpoint is as much as the settings want in one, or an open would have to replay too much.

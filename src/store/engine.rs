@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::submission::{Answered, Command, Refusal, Submission};
 use crate::env::{Env, SocketFile};
 use crate::log::{Log, LogError};
-use crate::projection::{IndexSet, Scanner, View, redaction_key};
+use crate::projection::{IndexSet, Memtable, Scanner, View, redaction_key};
 use crate::types::{
     Entry, Error, ErrorKind, Key, OWN_PARTITION_BYTE, Position, ProjectionVersion, Result, Slice, Timestamp,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub log_bytes: AtomicU64,
     /// Why the last checkpoint failed, until one succeeds.
     pub checkpoint_failure: Mutex<Option<String>>,
+    /// Memtables that are in the base and in nobody's layers but those that are looked at right now.
+    pub retired: Mutex<Vec<Arc<Memtable>>>,
     /// Held by the one who runs a checkpoint.
     pub checkpointing: tokio::sync::Mutex<()>,
     /// Whether checkpoints keep a history: as the settings say, but while the log is replayed whenever the base has one, since
@@ -135,6 +137,7 @@ impl Shared {
             checkpoint_due: Notify::new(),
             log_bytes: AtomicU64::new(0),
             checkpoint_failure: Mutex::new(None),
+            retired: Mutex::default(),
             checkpointing: tokio::sync::Mutex::new(()),
             keeps_history: AtomicBool::new(keeps_history),
             closing: AtomicBool::new(false),

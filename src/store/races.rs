@@ -263,6 +263,22 @@ fn an_interval_ends_without_a_tick() {
     assert_eq!(stepped.store.synced(), Position(2));
 }
 
+/// A million entries take half a second to free: not the committer's, which may be the last to look at them.
+#[test]
+fn a_memtable_is_not_freed_by_whoever_looks_at_it_last() {
+    let world = World::new();
+    let mut stepped = world.open(false);
+    set(&mut stepped, b"k", b"v");
+    let shared = stepped.store.shared().clone();
+    let looked_at = shared.view.layers();
+    let table = Arc::downgrade(looked_at.active());
+    stepped.checkpoint().unwrap();
+    drop(looked_at);
+    assert!(table.upgrade().is_some());
+    assert!(checkpoint::free_retired(&shared));
+    assert!(table.upgrade().is_none());
+}
+
 #[test]
 fn a_base_that_stands_at_the_floor_is_sound() {
     let world = World::new();

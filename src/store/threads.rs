@@ -180,6 +180,7 @@ fn upkeep(shared: &Shared, stopped: &std_mpsc::Receiver<()>) {
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
+        checkpoint::free_retired(shared);
         shared.queue.tick();
     }
 }
