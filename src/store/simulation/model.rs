@@ -243,6 +243,12 @@ impl History {
                 };
                 bytes(&undone_state) == bytes(now)
             }
+            // With nothing to erase, what an archive was owed by an earlier redaction was done, and the answer names that one.
+            Asked::Redact(pair) => {
+                let states = self.states.iter().take(position.0 as usize + 1);
+                matches!(self.known(position), Some(Known { asked: Asked::Redact(_), .. }))
+                    && states.filter_map(|state| state.get(pair)).all(|value| value.erased)
+            }
             _ => false,
         }
     }
