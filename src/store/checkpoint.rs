@@ -122,11 +122,10 @@ pub(crate) fn free_retired(shared: &Shared) -> bool {
     done
 }
 
-/// Whether what waits for a checkpoint is as much as the settings want in one, or an open would have to replay too much.
-pub(crate) fn is_due(shared: &Shared) -> bool {
+/// Whether so many bytes that wait for a checkpoint are as much as the settings want in one, or an open would have to replay too much.
+pub(crate) fn is_due(shared: &Shared, bytes: usize) -> bool {
     let settings = &shared.settings;
-    shared.view.layers().bytes() >= settings.memtable_soft_bytes
-        || shared.log_bytes.load(Ordering::Relaxed) >= settings.checkpoint_log_bytes
+    bytes >= settings.memtable_soft_bytes || shared.log_bytes.load(Ordering::Relaxed) >= settings.checkpoint_log_bytes
 }
 
 /// Whether a checkpoint that is due should wait for nothing any more: memory is half-way to where writers have to wait, or an open would

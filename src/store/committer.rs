@@ -11,6 +11,7 @@ use metrics::{counter, gauge};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::answers::Answers;
+use super::checkpoint;
 use super::engine::{Shared, closed};
 use super::lane::Lanes;
 use super::recent::Recent;
@@ -374,10 +375,7 @@ impl Committer {
         let active = layers.active().bytes();
         gauge!("lakelog_memtable_bytes").set(layers.bytes() as f64);
         gauge!("lakelog_checkpoint_lag_transactions").set((self.head.0 - layers.base_position().0) as f64);
-        let settings = &self.shared.settings;
-        let due = active >= settings.memtable_soft_bytes
-            || self.shared.log_bytes.load(Ordering::Relaxed) >= settings.checkpoint_log_bytes;
-        if due {
+        if checkpoint::is_due(&self.shared, active) {
             self.shared.checkpoint_due.notify_one();
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub queue: Queue,
     /// Rung when memory was freed.
     pub memory_freed: Notify,
-    /// Rung when a checkpoint is due.
+    /// Rung when a checkpoint is due, or the base has work left.
     pub checkpoint_due: Notify,
     /// Log bytes appended since the last freeze.
     pub log_bytes: AtomicU64,

@@ -125,7 +125,7 @@ async fn checkpoints(shared: &Arc<Shared>, stopped: &std_mpsc::Receiver<()>) {
         }
         // As long as nobody is near to waiting for it, maintenance goes on: under constant load it would come to nothing otherwise.
         // Somebody may have made one meanwhile.
-        due = due && checkpoint::is_due(shared);
+        due = due && checkpoint::is_due(shared, shared.view.layers().bytes());
         if due && (!more || checkpoint::presses(shared)) {
             due = false;
             if let Err(error) = checkpoint::run_beside_writers(shared).await {

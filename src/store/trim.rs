@@ -24,8 +24,8 @@ use crate::types::{At, Entry, Error, ErrorKind, Key, KeyRange, Position, Result}
 
 /// Marks that an error names.
 const NAMED_MAX: usize = 8;
-/// Merges that a trim waits for; what they leave is merged in the background.
-const FORGETTING_MERGES_MAX: usize = 64;
+/// Pieces of maintenance that a trim waits for; what they leave is done in the background.
+const FORGETTING_PIECES_MAX: usize = 64;
 /// With this much room over several times the base, nobody asks how large the snapshot will be.
 const AMPLE_BYTES: u64 = 64 << 20;
 
@@ -340,11 +340,12 @@ impl Trim<'_> {
             self.store.append(&context, Vec::new()).await?;
             checkpoint::run(shared).await?;
             // Others write and checkpoint meanwhile, so there may always be more to merge: a trim does not wait for the end of that.
-            for _ in 0..FORGETTING_MERGES_MAX {
+            for _ in 0..FORGETTING_PIECES_MAX {
                 if !checkpoint::maintain(shared).await? {
-                    break;
+                    return Ok(());
                 }
             }
+            shared.checkpoint_due.notify_one();
             Ok::<(), Error>(())
         };
         if let Err(error) = forgotten.await {
