@@ -1,11 +1,11 @@
 //! [`Memtable`]: recent writes in memory, every version of them.
 //!
-//! One writer (the committer), many readers. The writer inserts a transaction before it is synced:
-//! readers never see it, because they read at a published position and every version carries its
+//! One writer (the committer), many readers. The writer inserts a transaction before it is published, and says before
+//! (it announces) which keys that will be: readers never see it, because they read at a published position and every version carries its
 //! own. A lock is held for one lookup, one transaction's inserts, or one bounded page of a scan, and
 //! never across I/O.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
@@ -31,6 +31,10 @@ const LOCKED_WRITES_MAX: usize = 256;
 pub struct Memtable {
     floor: Position,
     map: RwLock<Map>,
+    /// The newest write of any key with that number, announced or inserted.
+    written: Box<[AtomicU64]>,
+    /// The newest write that `written` does not tell of: a range delete, or the last one of a run.
+    unplaced: AtomicU64,
     bytes: AtomicUsize,
 }
 
@@ -38,10 +42,6 @@ pub struct Memtable {
 struct Map {
     entries: Leaves,
     ranges: RangeTombstones,
-    /// The newest write of any key with that number.
-    written: Vec<u64>,
-    /// The newest write that `written` does not tell of: a range delete, or the last one of a run.
-    unplaced: Position,
 }
 
 /// What a memtable knows of a key at a position.
@@ -77,8 +77,13 @@ impl Memtable {
     /// An empty memtable that will hold every write above `floor`.
     pub fn new(floor: Position) -> Memtable {
         let (entries, ranges) = (Leaves::default(), RangeTombstones::default());
-        let map = Map { entries, ranges, written: vec![0; WRITTEN_PLACES], unplaced: Position::ZERO };
-        Memtable { floor, map: RwLock::new(map), bytes: AtomicUsize::new(0) }
+        Memtable {
+            floor,
+            map: RwLock::new(Map { entries, ranges }),
+            written: (0..WRITTEN_PLACES).map(|_| AtomicU64::new(0)).collect(),
+            unplaced: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+        }
     }
 
     /// The position above which every write is here (or in a newer memtable).
@@ -94,26 +99,44 @@ impl Memtable {
     /// Inserts a transaction's writes at its position. A large one takes the lock several times, so readers
     /// get their turn; nobody reads at its position yet.
     pub fn insert(&self, position: Position, set: &WriteSet) {
+        self.announce(position, set);
+        self.insert_announced([(position, set)].into_iter());
+    }
+
+    /// Says which keys a transaction writes, before it is inserted: from now on [`Memtable::may_be_written_since`] tells of it.
+    pub fn announce(&self, position: Position, set: &WriteSet) {
+        if !set.ranges.is_empty() {
+            self.unplaced.fetch_max(position.0, Ordering::Relaxed);
+        }
+        for write in &set.writes {
+            if let Some(newest) = self.written.get(written_place(&write.key)) {
+                newest.fetch_max(position.0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// As [`Memtable::insert`], of transactions that were announced.
+    pub fn insert_announced<'a>(&self, sets: impl Iterator<Item = (Position, &'a WriteSet)>) {
         let mut bytes = 0;
         let mut map = self.map.write();
-        for (number, range) in set.ranges.iter().enumerate() {
-            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
-                RwLockWriteGuard::bump(&mut map);
+        for (position, set) in sets {
+            for (number, range) in set.ranges.iter().enumerate() {
+                if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                    RwLockWriteGuard::bump(&mut map);
+                }
+                bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
+                map.ranges.insert(range, position);
             }
-            bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
-            map.ranges.insert(range, position);
-            map.unplaced = map.unplaced.max(position);
+            for (number, write) in set.writes.iter().enumerate() {
+                if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                    RwLockWriteGuard::bump(&mut map);
+                }
+                let version = Version { position, value: write.value.clone().map(Slice::new) };
+                bytes += insert(&mut map.entries.inserter(), write.key.clone().into(), version);
+            }
+            RwLockWriteGuard::bump(&mut map);
         }
-        for (number, write) in set.writes.iter().enumerate() {
-            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
-                RwLockWriteGuard::bump(&mut map);
-            }
-            if let Some(newest) = map.written.get_mut(written_place(&write.key)) {
-                *newest = position.0.max(*newest);
-            }
-            let version = Version { position, value: write.value.clone().map(Slice::new) };
-            bytes += insert(&mut map.entries.inserter(), write.key.clone().into(), version);
-        }
+        drop(map);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -121,7 +144,7 @@ impl Memtable {
     pub fn insert_run(&self, run: Run) {
         let mut bytes = 0;
         let mut map = self.map.write();
-        map.unplaced = map.unplaced.max(run.last());
+        self.unplaced.fetch_max(run.last().0, Ordering::Relaxed);
         let mut writes = run.into_sorted().peekable();
         while writes.peek().is_some() {
             let mut entries = map.entries.inserter();
@@ -178,17 +201,19 @@ impl Memtable {
     }
 
     /// Whether a position above `since`, published or not, wrote the key or deleted a range around it. Nearly always answered
-    /// without a search, so that the committer can ask it of every read.
+    /// without a search, so that the committer can ask it of every read. Of what is only announced it does not know.
     pub fn written_since(&self, key: &[u8], since: Position) -> bool {
-        let map = self.map.read();
-        let written = map.written.get(written_place(key)).is_some_and(|&newest| newest > since.0);
-        let unplaced = map.unplaced > since;
-        drop(map);
-        (written || unplaced)
+        self.may_be_written_since(key, since)
             && match self.get(key, Position::MAX) {
                 Found::Value(position, _) | Found::Deleted(position) => position > since,
                 Found::Nothing => false,
             }
+    }
+
+    /// Whether a position above `since`, inserted or announced, may have written the key or deleted a range around it.
+    pub fn may_be_written_since(&self, key: &[u8], since: Position) -> bool {
+        let newer = |newest: &AtomicU64| newest.load(Ordering::Relaxed) > since.0;
+        self.written.get(written_place(key)).is_some_and(newer) || newer(&self.unplaced)
     }
 
     /// Keys with `from <= key < to` (`to` empty: to the end) that have a version at `at`, deletes

@@ -215,12 +215,21 @@ impl Layers {
         Found::Nothing
     }
 
-    /// The newest write of a key in the memtables, published or not, when above `since`. The caller
+    /// Whether a write of a key in the memtables, published or not, is above `since`. The caller
     /// has checked that `since` is not below [`Layers::floor`].
     pub fn written_since(&self, key: &[u8], since: Position) -> bool {
-        // What lies below a memtable that was begun at or below `since` is older.
-        let older = self.tables.iter().position(|table| table.floor() <= since).map_or(self.tables.len(), |at| at + 1);
-        self.tables.iter().take(older).any(|table| table.written_since(key, since))
+        self.tables_since(since).any(|table| table.written_since(key, since))
+    }
+
+    /// The same of what may be, cheaper, and of writes that are only announced, too.
+    pub fn may_be_written_since(&self, key: &[u8], since: Position) -> bool {
+        self.tables_since(since).any(|table| table.may_be_written_since(key, since))
+    }
+
+    /// The memtables that may hold writes above a position: what lies below one that was begun at or below it is older.
+    fn tables_since(&self, since: Position) -> impl Iterator<Item = &Arc<Memtable>> {
+        let count = self.tables.iter().position(|table| table.floor() <= since).map_or(self.tables.len(), |at| at + 1);
+        self.tables.iter().take(count)
     }
 
     /// The newest range delete not above `at` that covers the key.

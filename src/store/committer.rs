@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::answers::Answers;
 use super::checkpoint;
 use super::engine::{Shared, closed};
+use super::insertion::{Insertion, Pending};
 use super::lane::Lanes;
 use super::recent::Recent;
 use super::settings::Durability;
@@ -41,6 +42,7 @@ pub(crate) struct Committer {
     /// Whether at most one command waited at the last step.
     alone: bool,
     answers: Answers,
+    insertion: Arc<Insertion>,
     /// Empty between steps; kept for their memory.
     commands: Vec<Command>,
     batch: Batch,
@@ -50,8 +52,7 @@ pub(crate) struct Committer {
 #[derive(Debug, Default)]
 struct Batch {
     drafts: Vec<Draft>,
-    #[expect(clippy::vec_box, reason = "they are large, and go back to their callers as they came")]
-    accepted: Vec<Box<Submission>>,
+    pending: Pending,
     bytes: usize,
 }
 
@@ -100,6 +101,7 @@ impl Committer {
             closed: false,
             alone: true,
             answers: Answers::at_once(),
+            insertion: Arc::default(),
             commands: Vec::new(),
             batch: Batch::default(),
         }
@@ -110,6 +112,11 @@ impl Committer {
     pub fn answering(mut self, answers: Answers) -> Committer {
         self.answers = answers;
         self
+    }
+
+    /// What a thread can help with.
+    pub fn insertion(&self) -> Arc<Insertion> {
+        self.insertion.clone()
     }
 
     /// Takes turns until the store is closed or every handle is gone.
@@ -194,6 +201,7 @@ impl Committer {
         }
         let synced = self.sync().map(|_| ());
         self.answers.flush();
+        self.insertion.stop();
         self.shared.ended.send_replace(true);
         synced
     }
@@ -202,8 +210,9 @@ impl Committer {
     fn break_off(&mut self) {
         self.closed = true;
         self.shared.queue.close();
-        drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
+        drop((std::mem::take(&mut self.batch), self.insertion.end(), self.lanes.take_all()));
         self.answers.flush();
+        self.insertion.stop();
         self.shared.ended.send_replace(true);
     }
 
@@ -219,7 +228,7 @@ impl Committer {
             return self.lanes.park(submission);
         }
         let layers = self.shared.view.layers();
-        if self.conflicts(&submission, &layers) {
+        if self.conflicts(&submission, &layers, batch) {
             counter!("lakelog_conflicts_total").increment(1);
             if let Some(lane) = submission.lane {
                 self.lanes.widen(lane, &submission.reads, self.last_given(batch));
@@ -233,6 +242,9 @@ impl Committer {
             self.last_time = self.last_time.max(self.shared.env.clock.now());
         }
         let position = self.last_given(batch).next();
+        if !prepared.indexed.is_empty() {
+            batch.pending.insert(layers.active(), self.head);
+        }
         let set = &mut prepared.set;
         for (&at, old) in prepared.indexed.iter().zip(&*old_values) {
             let Some(Write { key, value: new }) = set.writes.get(at).cloned() else { continue };
@@ -248,9 +260,8 @@ impl Committer {
         if let Some(request) = &prepared.request {
             project_request(self.last_time, request, set);
         }
-        // Unseen until published: every version carries its position. Later transactions of this
-        // batch are validated against it.
-        layers.active().insert(position, set);
+        // Later transactions of this batch are validated against it, and have it inserted where it may be what they read.
+        layers.active().announce(position, set);
         self.recent.push(position, set);
         batch.bytes += prepared.payload.len();
         batch.drafts.push(Draft {
@@ -262,7 +273,7 @@ impl Committer {
         if let Some(lane) = *lane {
             self.lanes.release(lane, position);
         }
-        batch.accepted.push(submission);
+        batch.pending.accepted.push(submission);
     }
 
     /// The last position that was given to a transaction, appended or still in the batch.
@@ -271,7 +282,7 @@ impl Committer {
     }
 
     /// Whether something that the transaction read was written above the position it read at.
-    fn conflicts(&self, submission: &Submission, layers: &Layers) -> bool {
+    fn conflicts(&self, submission: &Submission, layers: &Layers, batch: &mut Batch) -> bool {
         let Submission { reads, read_at, prepared, .. } = submission;
         if reads.is_empty() && prepared.indexed.is_empty() {
             return false;
@@ -282,6 +293,9 @@ impl Committer {
             // But old values of indexed keys are no reads, so the lane does not keep them.
             return old && !prepared.indexed.is_empty();
         }
+        if reads.keys.iter().any(|key| layers.may_be_written_since(key, *read_at)) {
+            batch.pending.insert(layers.active(), self.head);
+        }
         old || reads.keys.iter().any(|key| layers.written_since(key, *read_at))
             || self.recent.invalidates(reads, *read_at)
     }
@@ -291,15 +305,19 @@ impl Committer {
         if batch.drafts.is_empty() {
             return;
         }
-        let Batch { drafts, accepted, bytes } = batch;
+        let Batch { drafts, pending, bytes } = batch;
         let span = tracing::trace_span!("append", transactions = drafts.len(), bytes);
         let _entered = span.enter();
         let first = self.head.next();
         let last = Position(self.head.0 + drafts.len() as u64);
+        // Unseen until published: every version carries its position. So it does not matter when it comes there.
+        self.insertion.begin(std::mem::take(pending), self.shared.view.layers().active().clone(), self.head);
         let appended = match self.shared.log.append(self.head, drafts) {
             Ok(_) => self.settle(last),
             Err(error) => Err(error),
         };
+        *pending = self.insertion.end();
+        let accepted = &mut pending.accepted;
         let units = accepted.iter().map(|submission| submission.units).sum();
         match appended {
             Ok(()) => {
@@ -324,6 +342,7 @@ impl Committer {
                 }
             }
         }
+        pending.clear();
         *bytes = 0;
         self.shared.queue.give_back(units);
     }

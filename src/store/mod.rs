@@ -22,6 +22,7 @@ mod filter;
 mod findings;
 mod history;
 mod indexing;
+mod insertion;
 mod lane;
 mod marks;
 mod open;

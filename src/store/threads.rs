@@ -44,11 +44,13 @@ impl Threads {
         let (stop_scrub, scrub_stopped) = std_mpsc::channel();
         let (stop_checkpoints, checkpoints_stopped) = std_mpsc::channel();
         let stop = Mutex::new(vec![stop_upkeep, stop_scrub, stop_checkpoints]);
+        let insertion = committer.insertion();
         let committer = Arc::new(Mutex::new(committer.answering(Answers::through(handle))));
         let for_callers = (shared.settings.commit_on == CommitOn::CallerThread).then(|| committer.clone());
         let threads = Threads { handles: Mutex::default(), stop, committer: for_callers, shared: shared.clone() };
         let commit_shared = shared.clone();
         threads.spawn("lakelog-commit", move || Committer::run(&committer, &commit_shared))?;
+        threads.spawn("lakelog-insert", move || insertion.run())?;
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
         threads.spawn("lakelog-checkpoint", move || {
             runtime.block_on(checkpoints(&checkpoint_shared, &checkpoints_stopped));
