@@ -671,6 +671,8 @@ fn a_side_file_holds_the_bytes_that_were_cut() {
     assert_eq!(cut.len(), 1, "{names:?}");
     let content = machine.world.fs.content(&file(cut[0])).unwrap();
     assert!(content.ends_with(b"torn!") && content.len() == 1005);
+    machine.world.fs.crash(Keep::Nothing);
+    assert_eq!(machine.world.fs.content(&file(cut[0])), Some(content), "it survives what comes after");
     let reopened = machine.open_unknowing();
     assert!(matches!(reopened, Ok(log) if log.segments().len() == 2));
 }

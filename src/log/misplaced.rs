@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::damage::{built, file, segment};
-use super::format::{FRAMES_AT, FrameHeader};
+use super::format::{FRAMES_AT, FrameHeader, SegmentHeader};
 use super::simulation::Machine;
 use super::*;
 use crate::env::Fs as _;
@@ -228,4 +228,110 @@ fn fault_13_22_a_reader_beside_misses_nothing_when_the_newest_manifest_slot_is_d
             assert_eq!(files.frames(Position(1), Check::Chain).unwrap().filter_map(Result::ok).count(), 100);
         }
     }
+}
+
+/// A log whose second segment holds one transaction, and whose manifest slots are from before that segment.
+fn with_an_older_manifest(synced: bool) -> Machine {
+    let mut machine = Machine::new(42);
+    let log = machine.create().unwrap();
+    let slots = ["manifest.0", "manifest.1"].map(|slot| (file(slot), machine.world.fs.content(&file(slot)).unwrap()));
+    loop {
+        machine.append(&log, &[1500]).unwrap();
+        let last = log.segments().len() == 2;
+        if synced || !last {
+            machine.sync(&log).unwrap();
+        }
+        if last {
+            break;
+        }
+    }
+    drop(log);
+    machine.world.fs.kill();
+    slots.into_iter().for_each(|(path, content)| machine.world.fs.plant(&path, content));
+    machine
+}
+
+#[test]
+fn fault_22_a_segment_that_was_taken_over_is_missed_from_then_on() {
+    let machine = with_an_older_manifest(true);
+    assert_eq!(machine.open_unknowing().unwrap().segments().len(), 2);
+    machine.world.fs.kill();
+    machine.world.fs.take_away(&segment(2));
+    let error = machine.open_unknowing().unwrap_err();
+    assert!(matches!(&error, LogError::Corrupt { path, .. } if *path == segment(2)), "{error}");
+}
+
+#[test]
+fn fault_05_22_the_torn_beginning_of_a_segment_that_no_manifest_lists_is_kept() {
+    let machine = with_an_older_manifest(false);
+    machine.damage(&segment(2), |content| content[FRAMES_AT as usize + 200] ^= 1);
+    assert!(examine(&machine, "torn").is_none());
+    let names = machine.world.fs.read_dir(&Machine::dir()).unwrap();
+    assert!(names.iter().any(|name| name.starts_with("cut-0000000000000002-")), "{names:?}");
+}
+
+/// What is not this log's is not overwritten, though nothing is in it.
+#[test]
+fn fault_22_an_empty_segment_of_another_log_or_place_is_left_alone() {
+    let machine = built(3, 40, true);
+    let head = machine.fork(0).open_unknowing().unwrap().head();
+    let own = SegmentHeader::decode(&machine.world.fs.content(&segment(1)).unwrap()[..FRAMES_AT as usize]).unwrap();
+    let next = SegmentHeader {
+        sequence: 2,
+        tag: own.tag ^ 1,
+        first: head.position.next(),
+        chain_before: head.chain,
+        time_before: head.time,
+        ..own
+    };
+    let plant = |header: &SegmentHeader| {
+        let after = machine.fork(0);
+        let mut content = header.encode();
+        content.resize(64 << 10, 0);
+        after.world.fs.plant(&segment(2), content.clone());
+        (examine(&after, "an empty segment"), after.world.fs.content(&segment(2)) == Some(content))
+    };
+    assert!(matches!(plant(&next), (None, false)), "what an interrupted rotation left is made anew");
+    let other = [SegmentHeader { log_id: LogId([7; 16]), ..next }, SegmentHeader { sequence: 3, ..next }];
+    for foreign in other {
+        let (error, untouched) = plant(&foreign);
+        assert!(matches!(&error, Some(LogError::Corrupt { path, .. }) if *path == segment(2)), "{error:?}");
+        assert!(untouched);
+    }
+}
+
+#[test]
+fn fault_22_a_sealed_segment_that_is_shorter_together_with_its_header() {
+    let machine = built(50, 1500, true);
+    machine.damage(&segment(1), |content| {
+        let header = SegmentHeader::decode(&content[..FRAMES_AT as usize]).unwrap();
+        let header = SegmentHeader { size: 8192, ..header };
+        content.truncate(8192);
+        content[..FRAMES_AT as usize].copy_from_slice(&header.encode());
+    });
+    let error = machine.open_unknowing().unwrap_err();
+    assert!(matches!(&error, LogError::Corrupt { path, .. } if *path == segment(1)), "{error}");
+}
+
+/// Whole frames of another log behind the end, each at its own offset: nothing that they promise counts.
+#[test]
+fn fault_21_frames_of_another_log_behind_the_end_promise_nothing() {
+    let machine = built(2, 40, false);
+    let mut other = Machine::new(7);
+    let log = other.create().unwrap();
+    for _ in 0..6 {
+        other.append(&log, &[40, 40]).unwrap();
+        other.sync(&log).unwrap();
+    }
+    let theirs = other.world.fs.content(&segment(1)).unwrap();
+    machine.damage(&segment(1), |content| {
+        let at: Vec<usize> = (FRAMES_AT as usize..theirs.len())
+            .step_by(8)
+            .filter(|&offset| FrameHeader::parse(&theirs[offset..]).is_ok())
+            .collect();
+        let behind = content.iter().rposition(|&byte| byte != 0).unwrap();
+        let (from, to) = (*at.iter().find(|&&offset| offset > behind).unwrap(), at[at.len() - 1]);
+        content[from..to].copy_from_slice(&theirs[from..to]);
+    });
+    assert!(examine(&machine, "frames of another log").is_none());
 }

@@ -449,12 +449,8 @@ fn follow_on(
     if joint > examined.kept.position {
         return problem(above, joint, "the segment begins above the end of its predecessor");
     }
-    let joined = match header.first >= entry.first {
-        true => locate(reader, before, joint)?,
-        false => None,
-    };
     let follows = |head: &Head| head.chain == header.chain_before && head.time == header.time_before;
-    let Some((joint, joint_end)) = joined.filter(|(head, _)| follows(head)) else {
+    let Some((joint, joint_end)) = locate(reader, before, joint)?.filter(|(head, _)| follows(head)) else {
         return problem(
             header.first,
             above,
