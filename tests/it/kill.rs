@@ -1,6 +1,7 @@
 //! The real process, killed at random moments, against a witness outside that holds what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -59,11 +60,16 @@ struct Witness {
 impl Witness {
     /// Of an empty store.
     fn new(dir: &Path) -> Witness {
-        let runtime = Runtime::new().unwrap();
+        let witness = Witness::of(dir);
         let store = Store::builder(dir).settings(settings());
-        runtime.block_on(async { store.create().await.unwrap().close().await.unwrap() });
+        witness.runtime.block_on(async { store.create().await.unwrap().close().await.unwrap() });
+        witness
+    }
+
+    /// Of a store that it was told nothing about.
+    fn of(dir: &Path) -> Witness {
         let (entries, requests) = (BTreeMap::new(), BTreeMap::new());
-        Witness { dir: dir.to_owned(), runtime, entries, requests, head: 0, floor: 0 }
+        Witness { dir: dir.to_owned(), runtime: Runtime::new().unwrap(), entries, requests, head: 0, floor: 0 }
     }
 
     fn acknowledged(&mut self, life: u64, number: u64, position: u64) {
@@ -218,8 +224,11 @@ const AT_WORK: &str = "kill::fault_09_kills_during_checkpoints_and_trims";
 #[test]
 fn fault_09_kills_during_checkpoints_and_trims() {
     if let Some(role) = child::role() {
-        let (life, dir) = role.split_once(' ').unwrap();
-        return work(life.parse().unwrap(), Path::new(dir));
+        return match role.split(' ').collect::<Vec<_>>()[..] {
+            ["after", told, dir] => after_a_power_cut(Path::new(told), Path::new(dir)),
+            [life, dir] => work(life.parse().unwrap(), Path::new(dir)),
+            _ => panic!("no such role: {role}"),
+        };
     }
     let scratch = child::directory_in_memory(256 << 20);
     let dir = scratch.path().join("store");
@@ -279,13 +288,30 @@ fn kill_at(witness: &mut Witness, life: u64, moment: &Moment) -> Vec<&'static st
     chores.into_iter().filter(|(_, (begun, ended))| begun > ended).map(|(what, _)| what).collect()
 }
 
+/// Holds what a machine left that lost its power against what [`work`] had told by then: `scripts/powercuts` makes such machines.
+fn after_a_power_cut(told: &Path, dir: &Path) {
+    let mut witness = Witness::of(dir);
+    // The last line may have been cut off.
+    let told = fs::read_to_string(told).unwrap();
+    for line in told.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["acknowledged", number, position] => {
+                witness.acknowledged(0, number.parse().unwrap(), position.parse().unwrap());
+            }
+            ["fails", ..] => panic!("{line}"),
+            _ => {}
+        }
+    }
+    witness.check();
+}
+
 /// What the killed process does: it writes, and brings what it wrote into the base, and trims, all at once.
 #[expect(clippy::print_stdout, reason = "the witness reads it")]
 fn work(life: u64, dir: &Path) {
     Runtime::new().unwrap().block_on(async {
         // The test harness left its line open.
         println!();
-        let store = Store::builder(dir).settings(settings()).serve_readers(false).open().await.unwrap();
+        let store = Store::builder(dir).settings(settings()).serve_readers(false).open_or_create().await.unwrap();
         let (numbers, floor) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(store.head().0)));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..WRITERS {
