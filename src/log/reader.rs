@@ -17,6 +17,9 @@ use super::{Head, LogError, Proof, Snapshot, archive, recovery};
 use crate::env::{Env, OpenMode};
 use crate::types::{LogId, Position, Timestamp};
 
+/// Looks at a log whose manifest is damaged before what is missing counts as lost.
+const LOOKS_MAX: usize = 3;
+
 /// A log's files, open for reading.
 #[derive(Debug)]
 pub struct LogFiles {
@@ -41,8 +44,8 @@ struct Seen {
 impl LogFiles {
     /// Opens the log in `dir` for reading.
     ///
-    /// Errors: `NotFound`, `NewerFormat`, `Corrupt` when the manifest or the active segment's header is damaged,
-    /// `Io`.
+    /// Errors: `NotFound`, `NewerFormat`, `Corrupt` when the manifest or the active segment's header is damaged, or the log's end is
+    /// missing; `Io`.
     pub fn open(env: &Env, dir: &Path) -> Result<LogFiles, LogError> {
         LogFiles::open_in(env, dir, None)
     }
@@ -245,11 +248,26 @@ impl LogFiles {
 
 /// The manifest, and the segments that the newest one would list: where a slot is damaged it is perhaps that of the newest, and who
 /// went by the other one would take an older state for all that there is.
-fn with_unlisted(env: &Env, dir: &Path, loaded: Loaded) -> Result<Manifest, LogError> {
-    let listed = loaded.manifest.clone();
-    let plan = recovery::plan_from(env, dir, None, loaded)?;
-    // A writer beside may be at work on the files: what it has not finished is none of a reader's business.
-    Ok(if plan.problems().is_empty() { plan.manifest } else { listed })
+///
+/// Errors: `Corrupt` when a segment should follow and does not; as [`manifest::load`].
+fn with_unlisted(env: &Env, dir: &Path, mut loaded: Loaded) -> Result<Manifest, LogError> {
+    let mut missing = None;
+    for _ in 0..LOOKS_MAX {
+        let listed = loaded.manifest.clone();
+        let plan = recovery::plan_from(env, dir, None, loaded)?;
+        let Some(problem) = plan.problems().first() else { return Ok(plan.manifest) };
+        if problem.path != plan.manifest.active().id.next().path(0, dir) {
+            // Where it is met it will be said.
+            return Ok(listed);
+        }
+        missing = Some(problem.to_error());
+        // A writer beside may be at work on the files.
+        loaded = manifest::load(env.fs.as_ref(), dir)?;
+        if loaded.other_sound {
+            return Ok(loaded.manifest);
+        }
+    }
+    missing.map_or(Ok(loaded.manifest), Err)
 }
 
 impl Seen {
