@@ -86,13 +86,16 @@ pub(super) struct SegmentReader {
     window_at: u64,
     /// How much the next window holds.
     window_bytes: u64,
+    /// From here on a search that came to the end met zeros only.
+    zeros_from: u64,
 }
 
 impl SegmentReader {
     /// Over a file whose header was checked. A `tag` of 0, which no segment has, takes that of the first whole frame met.
     pub fn new(file: Box<dyn File>, path: PathBuf, tag: u64) -> Result<SegmentReader, LogError> {
         let size = file.len().at("read the segment", &path)?;
-        Ok(SegmentReader { file, path, tag, size, window: Bytes::new(), window_at: 0, window_bytes: WINDOW_BYTES_MIN })
+        let (window, window_bytes) = (Bytes::new(), WINDOW_BYTES_MIN);
+        Ok(SegmentReader { file, path, tag, size, window, window_at: 0, window_bytes, zeros_from: size })
     }
 
     /// The file.
@@ -140,6 +143,7 @@ impl SegmentReader {
     /// the file.
     pub fn search(&mut self, from: u64, to: u64) -> Result<Option<RawFrame>, LogError> {
         let mut offset = from;
+        let mut zeros_from = None;
         while offset < to
             && let Some(magic) = self.bytes(offset, 4)?
         {
@@ -150,7 +154,11 @@ impl SegmentReader {
             }
             // Whole blocks of zeros, most of what is searched, are skipped at once.
             let zeros = offset.is_multiple_of(BLOCK_BYTES) && self.bytes(offset, BLOCK_BYTES)?.is_some_and(is_zero);
+            zeros_from = zeros.then(|| zeros_from.unwrap_or(offset));
             offset += if zeros { BLOCK_BYTES } else { ALIGNMENT };
+        }
+        if offset == self.size {
+            self.zeros_from = zeros_from.unwrap_or(self.size);
         }
         Ok(None)
     }
@@ -160,7 +168,7 @@ impl SegmentReader {
     pub fn last_nonzero(&mut self, from: u64) -> Result<Option<u64>, LogError> {
         let mut last = None;
         let mut offset = from;
-        while offset < self.size {
+        while offset < self.zeros_from {
             let len = (BLOCK_BYTES - offset % BLOCK_BYTES).min(self.size - offset);
             if let Some(block) = self.bytes(offset, len)?
                 && !is_zero(block)
