@@ -81,9 +81,10 @@ impl Leaves {
         leaf.items.get(leaf.find(key).ok()?)
     }
 
-    /// Adds versions: each next to the one before is found without a search.
-    pub fn inserter(&mut self) -> Inserter<'_> {
-        Inserter { leaves: self, last: None }
+    /// Adds versions: each next to the one before is found without a search. Leaves are packed when they are split, or left as they are
+    /// until somebody calls [`Leaves::pack_from`].
+    pub fn inserter(&mut self, packs: bool) -> Inserter<'_> {
+        Inserter { leaves: self, last: None, packs }
     }
 
     /// Brings small keys and newest values of the leaf at a place, node and leaf, into a buffer of their own, and gives the place of the next
@@ -161,6 +162,7 @@ pub(super) struct Inserter<'a> {
     leaves: &'a mut Leaves,
     /// Where the last one went.
     last: Option<(usize, usize)>,
+    packs: bool,
 }
 
 impl Inserter<'_> {
@@ -190,8 +192,10 @@ impl Inserter<'_> {
             self.last = Some(place);
             return true;
         };
-        leaf.pack();
-        upper.pack();
+        if self.packs {
+            leaf.pack();
+            upper.pack();
+        }
         node.insert(leaf_at + 1, upper);
         if let Some(upper) = node.split(NODE_LEAVES_MAX, leaf_at + 1, node_end) {
             self.leaves.nodes.insert(node_at + 1, upper);
@@ -396,6 +400,7 @@ mod tests {
         fn holds_what_a_map_of_maps_holds(
             written in prop::collection::vec((key(), 1u64..9, value()), 0..1500),
             sorted in any::<bool>(),
+            packs in any::<bool>(),
             packed in any::<bool>(),
             retracted in prop::collection::vec((any::<prop::sample::Index>(), 0u64..9), 0..20),
             bounds in prop::collection::vec((key(), key()), 1..10),
@@ -405,7 +410,7 @@ mod tests {
                 written.sort();
             }
             let (mut leaves, mut model) = (Leaves::default(), Model::new());
-            let mut inserter = leaves.inserter();
+            let mut inserter = leaves.inserter(packs);
             for (key, position, value) in &written {
                 let version = Version { position: Position(*position), value: value.as_deref().map(Slice::from) };
                 let is_new = inserter.insert(Slice::from(&key[..]), version);
@@ -448,7 +453,7 @@ mod tests {
             for i in 0..keys {
                 let key = format!("partition\0\x01{:08}", i * step % keys);
                 let version = Version { position: Position(1), value: Some(key.as_bytes().into()) };
-                assert!(leaves.inserter().insert(key.as_bytes().into(), version));
+                assert!(leaves.inserter(true).insert(key.as_bytes().into(), version));
             }
             let nodes = &leaves.nodes;
             assert!(nodes.len() >= 2, "{}", nodes.len());
@@ -469,7 +474,7 @@ mod tests {
         let mut leaves = Leaves::default();
         for i in 0..=LEAF_SLOTS_MAX {
             let version = Version { position: Position(1), value: Some(b"value"[..].into()) };
-            leaves.inserter().insert(format!("{i:04}").as_bytes().into(), version);
+            leaves.inserter(true).insert(format!("{i:04}").as_bytes().into(), version);
         }
         let packed = leaves.runs(b"", b"").next().unwrap();
         let address = |slice: &Slice| slice.as_ptr() as usize;

@@ -100,7 +100,7 @@ impl Memtable {
     /// get their turn; nobody reads at its position yet.
     pub fn insert(&self, position: Position, set: &WriteSet) {
         self.announce(position, set);
-        self.insert_announced([(position, set)].into_iter());
+        self.insert_announced(position, set);
     }
 
     /// Says which keys a transaction writes, before it is inserted: from now on [`Memtable::may_be_written_since`] tells of it.
@@ -115,39 +115,37 @@ impl Memtable {
         }
     }
 
-    /// As [`Memtable::insert`], of transactions that were announced.
-    pub fn insert_announced<'a>(&self, sets: impl Iterator<Item = (Position, &'a WriteSet)>) {
+    /// As [`Memtable::insert`], of a transaction that was announced.
+    pub fn insert_announced(&self, position: Position, set: &WriteSet) {
         let mut bytes = 0;
         let mut map = self.map.write();
-        for (position, set) in sets {
-            for (number, range) in set.ranges.iter().enumerate() {
-                if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
-                    RwLockWriteGuard::bump(&mut map);
-                }
-                bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
-                map.ranges.insert(range, position);
+        for (number, range) in set.ranges.iter().enumerate() {
+            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                RwLockWriteGuard::bump(&mut map);
             }
-            for (number, write) in set.writes.iter().enumerate() {
-                if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
-                    RwLockWriteGuard::bump(&mut map);
-                }
-                let version = Version { position, value: write.value.clone().map(Slice::new) };
-                bytes += insert(&mut map.entries.inserter(), write.key.clone().into(), version);
+            bytes += range.prefix().len() + ENTRY_OVERHEAD_BYTES;
+            map.ranges.insert(range, position);
+        }
+        for (number, write) in set.writes.iter().enumerate() {
+            if number % LOCKED_WRITES_MAX == LOCKED_WRITES_MAX - 1 {
+                RwLockWriteGuard::bump(&mut map);
             }
-            RwLockWriteGuard::bump(&mut map);
+            let version = Version { position, value: write.value.clone().map(Slice::new) };
+            bytes += insert(&mut map.entries.inserter(true), write.key.clone().into(), version);
         }
         drop(map);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Inserts the writes of a run. As with [`Memtable::insert`], nobody reads at its positions yet.
+    /// Inserts the writes of a run. As with [`Memtable::insert`], nobody reads at its positions yet. They share its buffer until
+    /// [`Memtable::pack`].
     pub fn insert_run(&self, run: Run) {
         let mut bytes = 0;
         let mut map = self.map.write();
         self.unplaced.fetch_max(run.last().0, Ordering::Relaxed);
         let mut writes = run.into_sorted().peekable();
         while writes.peek().is_some() {
-            let mut entries = map.entries.inserter();
+            let mut entries = map.entries.inserter(false);
             for (key, version) in writes.by_ref().take(LOCKED_WRITES_MAX) {
                 bytes += insert(&mut entries, key, version);
             }

@@ -28,11 +28,15 @@ pub(super) struct Pending {
 impl Pending {
     /// Inserts what is left. The batch begins behind `head`, and its writes were announced.
     pub fn insert(&mut self, table: &Memtable, head: Position) {
-        let from = head.0 + self.inserted as u64;
-        let left = self.accepted.get(self.inserted..).unwrap_or_default();
-        self.inserted = self.accepted.len();
-        let positions = (from + 1..).map(Position);
-        table.insert_announced(positions.zip(left.iter().map(|submission| &submission.prepared.set)));
+        while self.insert_next(table, head) {}
+    }
+
+    /// Inserts one transaction; `false` when none is left.
+    fn insert_next(&mut self, table: &Memtable, head: Position) -> bool {
+        let Some(submission) = self.accepted.get(self.inserted) else { return false };
+        self.inserted += 1;
+        table.insert_announced(Position(head.0 + self.inserted as u64), &submission.prepared.set);
+        true
     }
 
     /// Forgets everything; the memory is used again.
@@ -53,7 +57,7 @@ struct Work {
 /// What the committer shares with the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Insertion {
-    /// Held while something is inserted.
+    /// Held while a transaction is inserted.
     state: Mutex<State>,
     /// Set before the thread first takes the lock.
     thread: OnceLock<Thread>,
@@ -76,11 +80,12 @@ impl Insertion {
             if state.ended {
                 return;
             }
-            if let Some(work) = &mut state.work {
-                work.pending.insert(&work.table, work.head);
-            }
+            // The lock is free in between: a committer that needs the rest does not wait for a thread that lost its processor.
+            let inserted = state.work.as_mut().is_some_and(|work| work.pending.insert_next(&work.table, work.head));
             drop(state);
-            std::thread::park();
+            if !inserted {
+                std::thread::park();
+            }
         }
     }
 
