@@ -6,6 +6,8 @@
 //!
 //!     cargo run --release --manifest-path benches/stores/Cargo.toml -- DIR [CLIENTS [ROUNDS [MILLISECONDS]]]
 //!
+//! With `--features rocksdb` beside RocksDB, too: that wants a C++ compiler, libclang and some minutes.
+//!
 //! Prints a line of JSON for each store, in the form of `lakelog bench`.
 
 use std::error::Error;
@@ -110,6 +112,22 @@ fn fjall_store(dir: &Path) -> Anyhow<Apply> {
     }))
 }
 
+#[cfg(feature = "rocksdb")]
+fn rocksdb_store(dir: &Path) -> Anyhow<Apply> {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    let db = rocksdb::DB::open(&options, dir)?;
+    let mut durable = rocksdb::WriteOptions::default();
+    durable.set_sync(true);
+    Ok(Box::new(move |batch| {
+        let mut writes = rocksdb::WriteBatch::default();
+        for write in batch {
+            writes.put(&write.key, &write.value);
+        }
+        Ok(db.write_opt(writes, &durable)?)
+    }))
+}
+
 /// A number that looks random; each `i` gives another one (splitmix64).
 fn scattered(i: u64) -> u64 {
     let mut z = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -187,10 +205,12 @@ async fn measure(dir: &Path, clients: usize, rounds: u64, time: Duration) -> Any
         ..Settings::default()
     };
     let own = Store::builder(dir.join("lakelog")).settings(settings).create().await?;
-    let others = [
+    let others = vec![
         ("sled", Grouped::start(sled_store(&dir.join("sled"))?)),
         ("redb", Grouped::start(redb_store(&dir.join("redb"))?)),
         ("fjall", Grouped::start(fjall_store(&dir.join("fjall"))?)),
+        #[cfg(feature = "rocksdb")]
+        ("rocksdb", Grouped::start(rocksdb_store(&dir.join("rocksdb"))?)),
     ];
     let noise: Arc<[u8]> = (0..1u64 << 17).flat_map(|i| scattered(!i).to_le_bytes()).collect();
     let numbers = Arc::new(AtomicU64::new(0));
