@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 
 use super::engine::Shared;
 use super::gate::Gate;
-use super::{Batch, Context, Settings, Store, Tx};
+use super::{Batch, Context, Settings, Store, TrimOptions, Tx};
 use crate::backends::MemoryBackend;
 use crate::env::sim::SimWorld;
 use crate::env::{Env, File, Fs, Lock, OpenMode, Space};
-use crate::types::{ErrorKind, Result};
+use crate::types::{ErrorKind, Position, Result};
 
 /// A disk that does something before each sync: it is slow, or waits, or looks around.
 struct SlowFs {
@@ -338,4 +338,24 @@ async fn a_checkpoint_that_waited_for_maintenance_is_made_when_that_ends() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("{} bytes wait", store.shared().view.layers().bytes());
+}
+
+/// A trim waits for so many pieces of maintenance and no more; the others are done without anybody asking for them.
+#[tokio::test]
+async fn what_a_trim_does_not_wait_for_is_maintained_all_the_same() {
+    let (store, gate) = open(settings(), || {}).await;
+    for number in 0..4 {
+        set(&store, &number.to_string(), &[1; 16]).await.unwrap();
+    }
+    gate.always_more.store(true, Ordering::Relaxed);
+    store.trim(Context::new("test"), TrimOptions::before(Position(3))).await.unwrap();
+    let waited_for = gate.pieces.load(Ordering::Relaxed);
+    for _ in 0..400 {
+        if gate.pieces.load(Ordering::Relaxed) > waited_for + 100 {
+            gate.always_more.store(false, Ordering::Relaxed);
+            return store.close().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{waited_for} pieces, and then {}", gate.pieces.load(Ordering::Relaxed) - waited_for);
 }

@@ -82,7 +82,7 @@ async fn open_after_kill(bed: &mut Bed<'_>) -> Result<()> {
     let mut opens = [const { Vec::new() }; 2];
     for (transactions, opens) in [history / 4, history].into_iter().zip(&mut opens) {
         match bed.scale.kills {
-            Some(quick) => fill_and_kill(&dir, quick, transactions)?,
+            Some(quick) => fill_and_kill(&dir, quick, &bed.scale, transactions)?,
             None => drop(filled(&dir, &bed.scale, transactions).await?),
         }
         for _ in 0..=bed.scale.rounds {
@@ -107,7 +107,7 @@ async fn open_after_kill(bed: &mut Bed<'_>) -> Result<()> {
 async fn filled(dir: &Path, scale: &Scale, transactions: u64) -> Result<Store> {
     let settings = Settings { segment_bytes: scale.segment_bytes, ..Settings::default() };
     let (store, _) = open_when_unlocked(dir, &settings).await?;
-    let (noise, saved) = (Noise::seeded(), transactions - scale.unsaved);
+    let (noise, saved) = (Noise::seeded(), transactions.saturating_sub(scale.unsaved));
     fill_singly(&store, &noise, store.head().0..saved, scale.entries).await?;
     store.checkpoint().await?;
     fill_singly(&store, &noise, saved..transactions, scale.entries).await?;
@@ -127,10 +127,11 @@ pub(super) async fn fill(dir: &Path, scale: &Scale, transactions: u64) -> Result
 }
 
 /// Fills the store in a process of its own and kills that (SIGKILL).
-fn fill_and_kill(dir: &Path, quick: bool, transactions: u64) -> Result<()> {
+fn fill_and_kill(dir: &Path, quick: bool, scale: &Scale, transactions: u64) -> Result<()> {
     let program = std::env::current_exe().map_err(io("find the program", dir))?;
     let mut command = Command::new(&program);
-    command.args(["bench", "--fill-to", &transactions.to_string(), "--dir"]).arg(dir);
+    let fill_to = format!("{transactions},{},{}", scale.unsaved, scale.entries);
+    command.args(["bench", "--fill-to", &fill_to, "--dir"]).arg(dir);
     if quick {
         command.arg("--quick");
     }

@@ -12,7 +12,7 @@ use super::scale::Scale;
 use super::{base, checkpoint, dumps, feed, growth, import, open, past, postgres, reads, trim, undo, writes};
 use crate::cli::base::Base;
 use crate::cli::command::Shell;
-use crate::cli::output::Ended;
+use crate::cli::output::{Ended, note};
 use crate::types::{Error, ErrorKind, Result};
 
 /// Measures the store beside bare loops on this machine
@@ -36,9 +36,10 @@ pub struct BenchArgs {
     /// Each figure at several sizes, in entries, the smallest first: `10000,100000,1000000`
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1000..))]
     sizes: Vec<u64>,
-    /// Fill the store in `--dir` to that many transactions, and wait to be killed
-    #[arg(long, value_name = "TRANSACTIONS", hide = true)]
-    fill_to: Option<u64>,
+    /// Fill the store in `--dir` to so many transactions, of which so many come after the last checkpoint, over so many keys, and wait to be
+    /// killed
+    #[arg(long, value_name = "LIST", value_delimiter = ',', hide = true)]
+    fill_to: Vec<u64>,
 }
 
 /// Measures, and answers each figure as it comes.
@@ -48,8 +49,8 @@ pub struct BenchArgs {
 /// fell too far below the recorded one; whatever the store or the disk says.
 pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
     let scale = Scale::of(args.quick);
-    if let Some(transactions) = args.fill_to {
-        open::fill(&args.dir, &scale, transactions).await?;
+    if let [transactions, unsaved, entries] = args.fill_to[..] {
+        open::fill(&args.dir, &Scale { unsaved, entries, ..scale }, transactions).await?;
         return Ok(Ended::Done);
     }
     // Before minutes of work: a file that is none.
@@ -92,8 +93,12 @@ async fn latencies(args: &BenchArgs, scale: Scale, shell: &mut Shell) -> Result<
 async fn growth(args: &BenchArgs, scale: Scale, base: Option<&Base>, shell: &mut Shell) -> Result<Ended> {
     let mut measured = Vec::new();
     for &size in &args.sizes {
-        let mut none = |_: &Figure| Ok(());
-        measured.push(measure(Bed::new(&args.dir, scale.sized(size), args.only.clone(), &mut none)?, base).await?);
+        // The answer comes at the end, and the largest sizes take hours.
+        let mut told = |figure: &Figure| {
+            note(format_args!("{size}: {figure}"));
+            Ok(())
+        };
+        measured.push(measure(Bed::new(&args.dir, scale.sized(size), args.only.clone(), &mut told)?, base).await?);
     }
     let lines = growth::joined(&measured);
     check_found(lines.is_empty(), args.only.as_deref())?;
