@@ -40,8 +40,8 @@ pub(crate) enum Pace {
     /// As fast as it goes.
     Full,
     /// Sleeps three times as long as it works while somebody writes. Where writers keep every core busy, a checkpoint that did not would
-    /// take a share like any of their threads. It has time until they have written three quarters as much again, so that the next one is
-    /// hardly larger than this, and until memory is half-way to where they have to wait.
+    /// take a share like any of their threads. It has time until they have written as much again, so that the next one is no
+    /// larger than this, and until memory is half-way to where they have to wait.
     BesideWriters,
 }
 
@@ -163,7 +163,7 @@ impl<'a> Paced<'a> {
 
     fn pause(&mut self) {
         let published = self.shared.view.pins().published();
-        let time = self.shared.view.layers().active().bytes() < self.bytes / 4 * 3 && !presses(self.shared);
+        let time = self.shared.view.layers().active().bytes() < self.bytes && !presses(self.shared);
         if time && published != self.published {
             std::thread::sleep((PAUSES * self.since.elapsed()).min(PAUSE_MAX));
         }
