@@ -210,9 +210,9 @@ impl Committer {
     fn break_off(&mut self) {
         self.closed = true;
         self.shared.queue.close();
-        drop((std::mem::take(&mut self.batch), self.insertion.end(), self.lanes.take_all()));
-        self.answers.flush();
+        drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
         self.insertion.stop();
+        self.answers.flush();
         self.shared.ended.send_replace(true);
     }
 

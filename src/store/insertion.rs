@@ -34,8 +34,9 @@ impl Pending {
     /// Inserts one transaction; `false` when none is left.
     fn insert_next(&mut self, table: &Memtable, head: Position) -> bool {
         let Some(submission) = self.accepted.get(self.inserted) else { return false };
+        table.insert_announced(Position(head.0 + self.inserted as u64 + 1), &submission.prepared.set);
+        // Not before: should a thread panic, whoever needs the batch meets the same transaction again.
         self.inserted += 1;
-        table.insert_announced(Position(head.0 + self.inserted as u64), &submission.prepared.set);
         true
     }
 
@@ -105,10 +106,14 @@ impl Insertion {
         work.pending
     }
 
-    /// Ends the thread.
+    /// Ends the thread, and lets go of a batch that nobody asked for.
     pub fn stop(&self) {
-        self.state.lock().ended = true;
+        let mut state = self.state.lock();
+        state.ended = true;
+        let abandoned = state.work.take();
+        drop(state);
         self.wake();
+        drop(abandoned);
     }
 
     fn wake(&self) {
