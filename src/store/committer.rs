@@ -293,10 +293,11 @@ impl Committer {
             // But old values of indexed keys are no reads, so the lane does not keep them.
             return old && !prepared.indexed.is_empty();
         }
-        if reads.keys.iter().any(|key| layers.may_be_written_since(key, *read_at)) {
+        let suspect = reads.keys.iter().any(|key| layers.may_be_written_since(key, *read_at));
+        if suspect {
             batch.pending.insert(layers.active(), self.head);
         }
-        old || reads.keys.iter().any(|key| layers.written_since(key, *read_at))
+        old || (suspect && reads.keys.iter().any(|key| layers.written_since(key, *read_at)))
             || self.recent.invalidates(reads, *read_at)
     }
 
