@@ -1,14 +1,13 @@
 //! The committer: the one who orders, validates, appends, syncs and publishes.
 //!
 //! It never reads the base: what a transaction read was read on the caller's side, and what was written
-//! since is in the memtables. A turn is taken by its own thread or by a caller ([`Turn`]); a step can be called without a
+//! since is in the memtables. Turns are taken by its own thread or by callers ([`Steps`]); a step can be called without a
 //! thread, so a simulation can schedule it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use metrics::{counter, gauge};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::answers::Answers;
 use super::checkpoint;
@@ -18,6 +17,7 @@ use super::lane::Lanes;
 use super::recent::Recent;
 use super::settings::Durability;
 use super::submission::{Answered, Command, Refusal, Submission};
+use super::turn::Steps;
 use crate::log::{Draft, LogError};
 use crate::projection::{Found, Layers, Write, project_request};
 use crate::types::{Error, Limits, Position, Timestamp};
@@ -56,36 +56,6 @@ struct Batch {
     bytes: usize,
 }
 
-/// The right to step the committer.
-pub(crate) struct Turn<'a>(MutexGuard<'a, Committer>);
-
-impl<'a> Turn<'a> {
-    /// Waits for it.
-    pub fn wait(committer: &'a Mutex<Committer>) -> Turn<'a> {
-        Turn(committer.lock())
-    }
-
-    /// When nobody else has it and, as far as can be seen, nobody else writes: where there are more writers they wait for a
-    /// sync anyway, and a caller who does the work of all answers late.
-    pub fn try_take(committer: &'a Mutex<Committer>) -> Option<Turn<'a>> {
-        committer.try_lock().filter(|committer| committer.alone).map(Turn)
-    }
-
-    /// Handles everything that waits; `false` when the committer has ended.
-    pub fn step(&mut self) -> bool {
-        self.0.step_waiting();
-        !self.0.closed
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.break_off();
-        }
-    }
-}
-
 impl Committer {
     /// A committer for a log whose head is published.
     pub fn new(shared: Arc<Shared>) -> Committer {
@@ -117,11 +87,6 @@ impl Committer {
     /// What a thread can help with.
     pub fn insertion(&self) -> Arc<Insertion> {
         self.insertion.clone()
-    }
-
-    /// Takes turns until the store is closed or every handle is gone.
-    pub fn run(committer: &Mutex<Committer>, shared: &Shared) {
-        while shared.queue.wait() && Turn::wait(committer).step() {}
     }
 
     /// Handles everything that waits, without blocking for more, and says how much that was.
@@ -204,16 +169,6 @@ impl Committer {
         self.insertion.stop();
         self.shared.ended.send_replace(true);
         synced
-    }
-
-    /// After a panic in the middle of a step: nobody waits for an answer any more, nor for more of the log.
-    fn break_off(&mut self) {
-        self.closed = true;
-        self.shared.queue.close();
-        drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
-        self.insertion.stop();
-        self.answers.flush();
-        self.shared.ended.send_replace(true);
     }
 
     /// Validates one transaction and puts it into the batch, or answers it.
@@ -430,6 +385,31 @@ impl Committer {
             // The log is latched: every later call says so to whom it concerns.
             tracing::error!(error = %error.report(), "sync failed");
         }
+    }
+}
+
+impl Steps for Committer {
+    fn handle_waiting(&mut self) {
+        self.step_waiting();
+    }
+
+    fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// The store is closed, or every handle is gone.
+    fn has_ended(&self) -> bool {
+        self.closed
+    }
+
+    /// Nobody waits for an answer any more, nor for more of the log.
+    fn break_off(&mut self) {
+        self.closed = true;
+        self.shared.queue.close();
+        drop((std::mem::take(&mut self.batch), self.lanes.take_all()));
+        self.insertion.stop();
+        self.answers.flush();
+        self.shared.ended.send_replace(true);
     }
 }
 

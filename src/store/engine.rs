@@ -10,12 +10,13 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::committer::{Committer, Turn};
+use super::committer::Committer;
 use super::lane::LaneId;
 use super::queue::{Closed, Place, Queue, Space};
 use super::scrub::ScrubReport;
 use super::settings::Settings;
 use super::submission::{Answered, Command, Refusal, Submission};
+use super::turn::Turn;
 use crate::env::{Env, SocketFile};
 use crate::log::{Log, LogError};
 use crate::projection::{IndexSet, Memtable, Scanner, View, redaction_key};

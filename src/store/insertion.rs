@@ -4,10 +4,9 @@
 //! Whoever holds the lock inserts what is left: the thread when it is awake in time, and the committer otherwise, before it publishes. So
 //! nothing depends on the thread, and a committer without one is the same with less speed. Knows nothing of the log.
 
-use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::submission::Submission;
 use crate::projection::Memtable;
@@ -60,8 +59,8 @@ struct Work {
 pub(crate) struct Insertion {
     /// Held while a transaction is inserted.
     state: Mutex<State>,
-    /// Set before the thread first takes the lock.
-    thread: OnceLock<Thread>,
+    /// Rung when there is a batch to insert, or the end.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -73,19 +72,14 @@ struct State {
 impl Insertion {
     /// What the thread does until it is told to end. There is one at most.
     pub fn run(&self) {
-        if self.thread.set(std::thread::current()).is_err() {
-            return;
-        }
         loop {
+            // The lock is free in between: a committer that needs the rest does not wait for a thread that lost its processor.
             let mut state = self.state.lock();
+            while !state.ended && !state.insert_next() {
+                self.changed.wait(&mut state);
+            }
             if state.ended {
                 return;
-            }
-            // The lock is free in between: a committer that needs the rest does not wait for a thread that lost its processor.
-            let inserted = state.work.as_mut().is_some_and(|work| work.pending.insert_next(&work.table, work.head));
-            drop(state);
-            if !inserted {
-                std::thread::park();
             }
         }
     }
@@ -95,7 +89,7 @@ impl Insertion {
         let worth = WAKE_TRANSACTIONS.contains(&(pending.accepted.len() - pending.inserted));
         self.state.lock().work = Some(Work { pending, table, head });
         if worth {
-            self.wake();
+            self.changed.notify_one();
         }
     }
 
@@ -112,14 +106,15 @@ impl Insertion {
         state.ended = true;
         let abandoned = state.work.take();
         drop(state);
-        self.wake();
+        self.changed.notify_one();
         drop(abandoned);
     }
+}
 
-    fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+impl State {
+    /// Inserts one transaction; `false` when there is none.
+    fn insert_next(&mut self) -> bool {
+        self.work.as_mut().is_some_and(|work| work.pending.insert_next(&work.table, work.head))
     }
 }
 

@@ -49,6 +49,7 @@ mod subscribe;
 mod threads;
 mod transaction;
 mod trim;
+mod turn;
 mod undo;
 
 #[cfg(test)]

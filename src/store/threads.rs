@@ -19,6 +19,7 @@ use super::engine::Shared;
 use super::scrub::{FIRST_WAIT, Scrub};
 use super::settings::{CommitOn, Durability};
 use super::submission::Command;
+use super::turn::take_turns;
 use crate::types::{Error, ErrorKind, Result};
 
 /// The longest time between two ticks of the committer.
@@ -49,7 +50,7 @@ impl Threads {
         let for_callers = (shared.settings.commit_on == CommitOn::CallerThread).then(|| committer.clone());
         let threads = Threads { handles: Mutex::default(), stop, committer: for_callers, shared: shared.clone() };
         let commit_shared = shared.clone();
-        threads.spawn("lakelog-commit", move || Committer::run(&committer, &commit_shared))?;
+        threads.spawn("lakelog-commit", move || take_turns(&committer, &commit_shared.queue))?;
         threads.spawn("lakelog-insert", move || insertion.run())?;
         let (checkpoint_shared, runtime) = (shared.clone(), handle.clone());
         threads.spawn("lakelog-checkpoint", move || {

@@ -38,7 +38,7 @@ pub struct BenchArgs {
     sizes: Vec<u64>,
     /// Fill the store in `--dir` to so many transactions, of which so many come after the last checkpoint, over so many keys, and wait to be
     /// killed
-    #[arg(long, value_name = "LIST", value_delimiter = ',', hide = true)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', num_args = 3, hide = true)]
     fill_to: Vec<u64>,
 }
 
