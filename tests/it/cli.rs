@@ -421,3 +421,17 @@ fn values_are_erased_from_the_history() {
     shell.ok(&["dump", "-o", dump.to_str().unwrap()]);
     assert_eq!(shell.json(&["verify", dump.to_str().unwrap()])[0]["ok"], true);
 }
+
+/// With a process of its own, which the ordinary tests of the bench leave out.
+#[test]
+fn a_bench_of_an_open_after_a_kill_kills_a_process() {
+    let shell = Shell::new();
+    let dir = shell.path("bench");
+    fs::create_dir(&dir).unwrap();
+    let in_dir = ["--dir", dir.to_str().unwrap()];
+    let measured = shell.json(&[&["bench", "--quick", "--sizes", "1000", "--only", "open"], &in_dir[..]].concat());
+    let names: Vec<_> = measured.iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["open-after-kill", "open-history"]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "what it made is removed");
+    shell.fails(&[&["bench", "--fill-to", "1000,10"], &in_dir[..]].concat(), 2, "invalid");
+}
