@@ -433,5 +433,5 @@ fn a_bench_of_an_open_after_a_kill_kills_a_process() {
     let names: Vec<_> = measured.iter().map(|line| line["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["open-after-kill", "open-history"]);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "what it made is removed");
-    shell.fails(&[&["bench", "--fill-to", "1000,10"], &in_dir[..]].concat(), 2, "invalid");
+    shell.fails(&[&["bench", "--fill-to", "1000", "10"], &in_dir[..]].concat(), 2, "invalid");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::child;
 use crate::cli::{Shell, lines};
 
 fn fixture(name: &str) -> String {
@@ -176,10 +177,11 @@ fn an_export_is_whole_or_not_there() {
 #[test]
 fn an_import_that_was_killed_is_completed_by_the_next() {
     let whole = zstd::decode_all(&fs::read(fixture("kv-medium/full.ndjson.zst")).unwrap()[..]).unwrap();
-    // Not SIGINT: whoever started the tests in the background has that ignored, and with them their children.
-    for (round, signal) in ["-KILL", "-TERM", "-KILL"].into_iter().enumerate() {
+    for (round, signal) in ["-KILL", "-INT", "-KILL"].into_iter().enumerate() {
         let shell = Shell::with_store();
-        let mut child = shell.spawn(&["import", "-"]);
+        // Whoever started the tests in the background has SIGINT ignored, and with them their children.
+        let mut import = child::under(&["env", "--default-signal=INT"], &shell.command(&["import", "-"]));
+        let mut child = import.spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
         let part = whole.len() * (2 + 2 * round) / 10;
         let bytes = whole[..part].to_vec();

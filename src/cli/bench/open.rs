@@ -130,8 +130,8 @@ pub(super) async fn fill(dir: &Path, scale: &Scale, transactions: u64) -> Result
 fn fill_and_kill(dir: &Path, quick: bool, scale: &Scale, transactions: u64) -> Result<()> {
     let program = std::env::current_exe().map_err(io("find the program", dir))?;
     let mut command = Command::new(&program);
-    let fill_to = format!("{transactions},{},{}", scale.unsaved, scale.entries);
-    command.args(["bench", "--fill-to", &fill_to, "--dir"]).arg(dir);
+    let fill_to = [transactions, scale.unsaved, scale.entries].map(|number| number.to_string());
+    command.args(["bench", "--fill-to"]).args(fill_to).arg("--dir").arg(dir);
     if quick {
         command.arg("--quick");
     }

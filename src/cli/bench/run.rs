@@ -38,7 +38,7 @@ pub struct BenchArgs {
     sizes: Vec<u64>,
     /// Fill the store in `--dir` to so many transactions, of which so many come after the last checkpoint, over so many keys, and wait to be
     /// killed
-    #[arg(long, value_name = "LIST", value_delimiter = ',', hide = true)]
+    #[arg(long, value_names = ["TRANSACTIONS", "UNSAVED", "ENTRIES"], hide = true)]
     fill_to: Vec<u64>,
 }
 
@@ -49,13 +49,9 @@ pub struct BenchArgs {
 /// fell too far below the recorded one; whatever the store or the disk says.
 pub async fn run(args: BenchArgs, shell: &mut Shell) -> Result<Ended> {
     let scale = Scale::of(args.quick);
-    match args.fill_to[..] {
-        [] => {}
-        [transactions, unsaved, entries] => {
-            open::fill(&args.dir, &Scale { unsaved, entries, ..scale }, transactions).await?;
-            return Ok(Ended::Done);
-        }
-        _ => return Err(Error::new(ErrorKind::Invalid, "--fill-to takes three numbers")),
+    if let [transactions, unsaved, entries] = args.fill_to[..] {
+        open::fill(&args.dir, &Scale { unsaved, entries, ..scale }, transactions).await?;
+        return Ok(Ended::Done);
     }
     // Before minutes of work: a file that is none.
     let recorded = args.check.as_ref().map(|path| {

@@ -1,7 +1,7 @@
 //! Explores in which orders threads may meet in what the store synchronises by hand: the queue of the committer, the turns at it, and the
 //! insertion beside it. Their files are compiled as they are; what lies around them is stood in for here.
 //!
-//! `cargo run` runs every model over orders that are drawn and orders with few preemptions, and small ones over every order. A failure ends
+//! `cargo run` runs every model over orders that are drawn and orders with few preemptions, and over the first ones in turn. A failure ends
 //! it with a schedule; `cargo run -- MODEL SCHEDULE` repeats that.
 
 #![forbid(unsafe_code)]
@@ -48,7 +48,7 @@ const MODELS: [Model; 8] = [
 const DRAWN: usize = 20_000;
 /// Preemptions at places that matter, in orders with few of them.
 const PREEMPTIONS: usize = 4;
-/// Orders that are tried one after the other, from the first.
+/// Orders that are tried one after the other, from the first; no more than there are.
 const IN_TURN: usize = 20_000;
 
 fn main() -> ExitCode {
@@ -75,5 +75,5 @@ fn explore(model: &Model) {
     check_random(model.run, DRAWN);
     check_pct(model.run, DRAWN, PREEMPTIONS);
     check_dfs(model.run, Some(IN_TURN));
-    println!("  {DRAWN} orders drawn, {DRAWN} with few preemptions, {IN_TURN} in turn");
+    println!("  {DRAWN} orders drawn, {DRAWN} with few preemptions, up to {IN_TURN} in turn");
 }
